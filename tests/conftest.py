@@ -1,0 +1,8 @@
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Several workers share few cores: each takes one, which is also what makes numbers repeat."""
+    torch.set_num_threads(1)
