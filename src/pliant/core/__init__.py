@@ -1,0 +1,1 @@
+"""What every other room stands on: sub-networks, anatomies, plans, configs. Needs torch only."""

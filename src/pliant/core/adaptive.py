@@ -1,0 +1,102 @@
+"""`AdaptiveModule`: what `adapt_` mixes into a model's own class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from pliant.core.anatomy import Anatomy
+from pliant.core.config import Config
+from pliant.core.subnet import SubNet, SubNetSpace
+from pliant.core.surgery import demote, mix_in
+from pliant.core.switch import Switch
+
+__all__ = ["Adaptation", "AdaptiveModule", "StageEnd"]
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What an adapted model knows of itself: how it was read, with which configs, and its switch."""
+
+    anatomy: Anatomy
+    configs: tuple[Config, ...]
+    switch: Switch
+
+
+class AdaptiveModule(nn.Module):
+    """A model with sub-networks. Made by `pliant.adapt_`, never by hand; the model keeps its class and keys."""
+
+    _adaptation: Adaptation
+
+    @property
+    def space(self) -> SubNetSpace:
+        """The sub-networks this model has."""
+        return self._adaptation.switch.space
+
+    @property
+    def subnets(self) -> tuple[SubNet, ...]:
+        """All sub-networks, smallest to largest."""
+        return tuple(self.space)
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """What the reader found before the model was adapted."""
+        return self._adaptation.anatomy
+
+    @property
+    def configs(self) -> tuple[Config, ...]:
+        """The configs the model was adapted with."""
+        return self._adaptation.configs
+
+    def forward(
+        self, *args: Any, subnet: str | SubNet | None = None, features: bool = False, **kwargs: Any
+    ) -> Any:
+        """Run one sub-network.
+
+        Args:
+            *args: what the model's own forward takes.
+            subnet: which one, as a value or text; none = the super-net.
+            features: also return the outputs of all stages, averaged over positions.
+            **kwargs: what the model's own forward takes.
+
+        Returns:
+            What the model's own forward returns; with `features`, a pair of that and a list with one
+            `[batch, channels]` tensor a stage.
+
+        Raises:
+            ValueError: the model has no such sub-network.
+        """
+        recorded: list[Tensor] | None = [] if features else None
+        with self._adaptation.switch.running(subnet, recorded):
+            output = super().forward(*args, **kwargs)
+        return (output, recorded) if features else output
+
+
+class StageEnd(nn.Module):
+    """Mixed into the last block of every stage: hands the stage's output to the switch.
+
+    Comes in front of whatever else the block was mixed with, so that a skipped block's output, which
+    is its input, counts as the stage's.
+    """
+
+    _recorder: Switch
+
+    @staticmethod
+    def make_(block: nn.Module, switch: Switch) -> None:
+        """Make `block` report its output, in place."""
+        mix_in(block, StageEnd, "StageEnd")
+        block._recorder = switch  # type: ignore[assignment]
+
+    @staticmethod
+    def unmake_(block: nn.Module) -> None:
+        """Undo `make_`."""
+        demote(block, StageEnd)
+        del block._recorder
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the block and record what it returns."""
+        output = super().forward(*args, **kwargs)
+        self._recorder.record(output)
+        return output

@@ -1,0 +1,112 @@
+"""The training objective as data: who learns from whom, on what, with which weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pliant.core.config import Config
+from pliant.core.subnet import SubNetSpace
+
+__all__ = ["Plan", "Term"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term(Config):
+    """One line of a plan.
+
+    Attributes:
+        student: the sub-network that learns, as text (`largest`, `smallest`, `TTFF`).
+        teacher: the sub-network it learns from, always detached; none = it learns from the labels.
+        on: `labels` (cross-entropy), `logits` (KL divergence of the class distributions) or
+            `features` (KL divergence of the softmax over the channels of each pooled stage output).
+        weight: factor of this term in the loss.
+        temperature: divides the logits or features of both sides; the divergence is multiplied by its square.
+        top_k: on logits, compare only the classes that the teacher ranks highest; none or more than
+            there are classes = all.
+        stages: on features, how many stages from the first one take part; none = all.
+        start: fraction of the training after which the term begins to count, in [0, 1).
+    """
+
+    student: str
+    teacher: str | None = None
+    on: Literal["labels", "logits", "features"] = "labels"
+    weight: float = 1.0
+    temperature: float = 1.0
+    top_k: int | None = None
+    stages: int | None = None
+    start: float = 0.0
+
+    def validate(self) -> None:
+        """Check that the source fits the teacher, and the numbers their ranges."""
+        if (self.on == "labels") != (self.teacher is None):
+            raise ValueError(f"Term: on={self.on!r} with teacher={self.teacher!r}; labels have no teacher, the others need one")
+        if self.teacher == self.student:
+            raise ValueError(f"Term: {self.student!r} cannot be its own teacher")
+        if not self.weight >= 0:
+            raise ValueError(f"Term.weight: got {self.weight}, expected at least 0")
+        if not self.temperature > 0:
+            raise ValueError(f"Term.temperature: got {self.temperature}, expected more than 0")
+        if not 0 <= self.start < 1:
+            raise ValueError(f"Term.start: got {self.start}, expected a fraction of the training in [0, 1)")
+        for name in ("top_k", "stages"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"Term.{name}: got {value}, expected at least 1")
+
+    @property
+    def name(self) -> str:
+        """For logs and messages: `smallest<-largest/logits`, `largest<-labels`."""
+        return f"{self.student}<-labels" if self.teacher is None else f"{self.student}<-{self.teacher}/{self.on}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Config):
+    """A training objective: the sum of its terms.
+
+    Attributes:
+        name: what the plan is called in recipes and tables.
+        terms: its lines; a sub-network that several of them name runs once.
+    """
+
+    name: str
+    terms: tuple[Term, ...]
+
+    def validate(self) -> None:
+        """Check that there is something to learn, no line twice, and no circle of teachers."""
+        if not self.terms:
+            raise ValueError(f"Plan {self.name!r} has no terms: nothing would be learned")
+        names = [term.name for term in self.terms]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"Plan {self.name!r} has two terms {twice[0]!r}: add their weights instead")
+        self.passes()
+
+    def passes(self) -> tuple[str, ...]:
+        """The sub-networks that run, each once, every teacher before its students."""
+        order: list[str] = []
+
+        def visit(subnet: str, students: tuple[str, ...]) -> None:
+            if subnet in students:
+                raise ValueError(f"Plan {self.name!r}: {' <- '.join([*students, subnet])} is a circle of teachers")
+            for term in self.terms:
+                if term.student == subnet and term.teacher is not None:
+                    visit(term.teacher, (*students, subnet))
+            if subnet not in order:
+                order.append(subnet)
+
+        for term in self.terms:
+            visit(term.student, ())
+        return tuple(order)
+
+    def resolve(self, space: SubNetSpace) -> Plan:
+        """Return the plan with `largest`, `smallest` and other texts replaced by the sub-networks of `space`."""
+
+        def name(text: str) -> str:
+            return str(space.parse(text))
+
+        terms = tuple(
+            term.replace(student=name(term.student), teacher=None if term.teacher is None else name(term.teacher))
+            for term in self.terms
+        )
+        return self.replace(terms=terms)

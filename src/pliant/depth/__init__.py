@@ -1,0 +1,1 @@
+"""Adaptive Depth Networks: residual stages whose second sub-path can be skipped."""

@@ -1,0 +1,16 @@
+"""Networks that no library has. Each describes its own anatomy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from pliant.models.resnet import CifarResNet
+
+__all__ = ["MODELS"]
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    f"resnet{layers}": partial(CifarResNet, layers) for layers in (20, 32, 44, 56, 110)
+}
