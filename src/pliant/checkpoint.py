@@ -1,0 +1,193 @@
+"""`save` and `load`: a folder with safetensors and a JSON of configs and versions. No pickle is ever executed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import pliant
+from pliant.adapt import adapt_
+from pliant.core.adaptive import AdaptiveModule
+from pliant.core.config import Config
+from pliant.create import ModelSource, identify
+from pliant.depth.config import Depth
+from pliant.extract import extract
+
+__all__ = ["CheckpointError", "load", "read_info", "save", "write_atomically"]
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+CARD = "pliant.json"
+CONFIGS: dict[str, type[Config]] = {"depth": Depth}
+
+
+class CheckpointError(ValueError):
+    """A saved network that cannot be used; the message says which file and why."""
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what is written there replaces `path` when the block ends well.
+
+    A reader sees the old file or the new one, never half of one, also when the disk is full or the
+    process is killed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(
+    model: nn.Module,
+    directory: str | os.PathLike[str],
+    *,
+    only: str | None = None,
+    adapted_with: tuple[Config, ...] | None = None,
+    source: ModelSource | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> Path:
+    """Save a network so that `load` can make it again.
+
+    Args:
+        model: an adapted model, or a plain network that is one sub-network of such a model.
+        directory: is made if it is not there; an earlier network in it is replaced as a whole.
+        only: for a plain network, which sub-network it is.
+        adapted_with: for a plain network, the configs of the adapted model it was extracted from.
+        source: how to make the original model; none = find out from its structure.
+        info: facts for later commands, such as class names; must fit into JSON.
+
+    Returns:
+        The directory.
+
+    Raises:
+        ValueError: the model cannot be made again from a name.
+        CheckpointError: it could not be written; what was there before is whole.
+    """
+    directory = Path(directory)
+    configs = model.configs if isinstance(model, AdaptiveModule) else adapted_with or ()
+    if source is None:
+        original = extract(model, "largest", share=True) if isinstance(model, AdaptiveModule) else model
+        source = identify(original)
+        if source is None:
+            raise ValueError(
+                f"save: no library makes a {type(original).__name__} of this structure; pass source=ModelSource(name=..., options=...)"
+            )
+    card = {
+        "format": FORMAT,
+        "versions": versions(),
+        "model": source.to_dict(),
+        "adapt": {_key(config): config.to_dict() for config in configs},
+        "only": only,
+        "info": dict(info or {}),
+    }
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # Both files are complete on the disk before the first of them replaces its predecessor.
+        with write_atomically(directory / CARD) as card_path, write_atomically(directory / WEIGHTS) as weights_path:
+            save_file(tensors, weights_path)
+            card_path.write_text(json.dumps(card, indent=2) + "\n")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot save to {directory}: {error}; what was there before is unchanged") from error
+    return directory
+
+
+def load(directory: str | os.PathLike[str]) -> nn.Module:
+    """Load a network that `save` wrote, on the CPU and in eval mode.
+
+    Returns:
+        The adapted model, or the plain network if one sub-network was saved.
+
+    Raises:
+        CheckpointError: missing, truncated, corrupt, from a newer version, or not safetensors.
+    """
+    directory = Path(directory)
+    card = _read_card(directory)
+    source = ModelSource.from_dict(card["model"])
+    configs = tuple(CONFIGS[name].from_dict(fields) for name, fields in card["adapt"].items())
+    model: nn.Module = source.create()
+    if configs:
+        model = adapt_(model, *configs)
+    if card["only"]:
+        model = extract(model, card["only"], share=True)
+    weights = directory / WEIGHTS
+    try:
+        tensors = load_file(weights)
+    except FileNotFoundError:
+        raise CheckpointError(f"{weights} is missing") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{weights} is truncated, corrupt or no safetensors file ({error})") from None
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        raise CheckpointError(f"{weights} does not fit {source.name}: {_misfit(model, tensors)}") from None
+    return model.eval()
+
+
+def read_info(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a saved network says of itself: model, adapt, only, versions, info.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    return _read_card(Path(directory))
+
+
+def versions() -> dict[str, str]:
+    """Versions that a saved file records."""
+    return {"pliant": pliant.__version__, "torch": str(torch.__version__)}
+
+
+def _key(config: Config) -> str:
+    return next(name for name, kind in CONFIGS.items() if type(config) is kind)
+
+
+def _read_card(directory: Path) -> dict[str, Any]:
+    path = directory / CARD
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory} is no folder; expected one that pliant saved, with {CARD} and {WEIGHTS}")
+    try:
+        card = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"{directory} holds no {CARD}: no network was saved there") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is truncated or corrupt ({error})") from None
+    if not isinstance(card, dict) or not isinstance(card.get("format"), int):
+        raise CheckpointError(f"{path} is not of pliant: it names no format")
+    if card["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {card['format']}, from a newer version; this pliant knows up to {FORMAT}"
+        )
+    missing = [key for key in ("model", "adapt", "only", "info") if key not in card]
+    unknown = [name for name in card.get("adapt", ()) if name not in CONFIGS]
+    if missing or unknown:
+        raise CheckpointError(f"{path} is corrupt: {'no ' if missing else 'unknown '}{(missing or unknown)[0]!r}")
+    return card
+
+
+def _misfit(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> str:
+    """The first three keys that differ."""
+    expected = model.state_dict()
+    problems = [f"{key} is missing" for key in expected if key not in tensors]
+    problems += [f"{key} is unknown" for key in tensors if key not in expected]
+    problems += [
+        f"{key} is {list(tensors[key].shape)}, expected {list(value.shape)}"
+        for key, value in expected.items()
+        if key in tensors and tensors[key].shape != value.shape
+    ]
+    return "; ".join(problems[:3]) + (f" and {len(problems) - 3} more" if len(problems) > 3 else "")

@@ -1,0 +1,122 @@
+"""`Objective`: executes a plan. One batch in, one loss out, for anybody's training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from pliant.core.adaptive import AdaptiveModule
+from pliant.core.plan import Plan, Term
+from pliant.depth.plan import DEFAULT_PLAN, build_plan
+from pliant.train.losses import feature_divergence, label_loss, logit_divergence
+
+__all__ = ["Objective"]
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What one pass leaves behind: logits `[batch, classes]`, stage outputs `[batch, channels]` each."""
+
+    logits: Tensor
+    features: list[Tensor]
+
+    def detach(self) -> _Outputs:
+        return _Outputs(self.logits.detach(), [feature.detach() for feature in self.features])
+
+
+class Objective(nn.Module):
+    """The loss of a plan on one batch (ADN paper, Algorithm 1, for the plan `adn`).
+
+    `objective(x, y)` returns the loss of all terms, to be differentiated at once. `objective.backward(x, y)`
+    differentiates pass by pass, which gives the same gradients and holds the activations of one
+    sub-network at a time. A teacher is always detached: distillation changes the student alone.
+
+    Args:
+        model: an adapted model; a plain network learns from the labels only.
+        plan: what to learn; none = the default plan of the model's wing.
+        label_smoothing: for the terms on labels.
+
+    Attributes:
+        terms: the weighted value of every term in the last batch, detached.
+        progress: the fraction of the training that is done, for terms that start late.
+    """
+
+    def __init__(self, model: nn.Module, plan: Plan | None = None, *, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.model = model
+        if isinstance(model, AdaptiveModule):
+            plan = build_plan(DEFAULT_PLAN, model.space) if plan is None else plan.resolve(model.space)
+        elif plan is None:
+            plan = Plan(name="labels", terms=(Term(student="largest"),))
+        elif any(term.student != "largest" or term.teacher is not None for term in plan.terms):
+            raise ValueError(f"plan {plan.name!r} needs sub-networks, but this {type(model).__name__} is not adapted")
+        self.plan = plan
+        self.label_smoothing = label_smoothing
+        self.terms: dict[str, Tensor] = {}
+        self.progress = 0.0
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of images `x` with labels `y` (`[batch]`, or probabilities `[batch, classes]`)."""
+        losses = self._each_pass(x, y, lambda loss: loss)
+        return sum(losses[1:], losses[0])
+
+    def backward(self, x: Tensor, y: Tensor, step: Callable[[Tensor], None] = Tensor.backward) -> Tensor:
+        """Add the gradients of the loss pass by pass; returns the detached loss.
+
+        Args:
+            x: images.
+            y: labels.
+            step: what differentiates one pass's loss, where plain `Tensor.backward` will not do, as with
+                a gradient scaler.
+        """
+
+        def differentiate(loss: Tensor) -> Tensor:
+            step(loss)
+            return loss.detach()
+
+        losses = self._each_pass(x, y, differentiate)
+        return sum(losses[1:], losses[0])
+
+    def _each_pass(self, x: Tensor, y: Tensor, finish: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """Run every sub-network of the plan once, teachers first; `finish` gets the loss of each."""
+        self.terms = {}
+        active = [term for term in self.plan.terms if term.start <= self.progress]
+        teachers: dict[str, _Outputs] = {}
+        losses = []
+        for subnet in self.plan.passes():
+            students = [term for term in active if term.student == subnet]
+            taught = [term for term in active if term.teacher == subnet]
+            if not students and not taught:
+                continue
+            outputs = self._run(x, subnet, features=any(term.on == "features" for term in [*students, *taught]))
+            if taught:
+                teachers[subnet] = outputs.detach()
+            terms = [self._value(term, outputs, teachers, y) for term in students]
+            if terms:
+                losses.append(finish(sum(terms[1:], terms[0])))
+            del outputs, terms
+        if not losses:
+            raise ValueError(f"plan {self.plan.name!r} has no term that counts at progress {self.progress:.3f}")
+        return losses
+
+    def _run(self, x: Tensor, subnet: str, *, features: bool) -> _Outputs:
+        if not isinstance(self.model, AdaptiveModule):
+            return _Outputs(self.model(x), [])
+        if features:
+            return _Outputs(*self.model(x, subnet=subnet, features=True))
+        return _Outputs(self.model(x, subnet=subnet), [])
+
+    def _value(self, term: Term, outputs: _Outputs, teachers: dict[str, _Outputs], y: Tensor) -> Tensor:
+        if term.teacher is None:
+            value = label_loss(outputs.logits, y, self.label_smoothing)
+        elif term.on == "logits":
+            value = logit_divergence(outputs.logits, teachers[term.teacher].logits, term.temperature, term.top_k)
+        else:
+            value = feature_divergence(
+                outputs.features, teachers[term.teacher].features, term.temperature, term.stages
+            )
+        value = value * term.weight
+        self.terms[term.name] = value.detach()
+        return value
