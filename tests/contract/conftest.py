@@ -15,7 +15,7 @@ FAMILIES = {
     "torchvision:resnet50": 64,
     "torchvision:resnext50_32x4d": 64,
     "timm:resnet26d": 64,
-    "timm:seresnet33ts": 64,
+    "timm:resnetrs50": 64,
     "timm:resnet50d": 64,
     "timm:seresnet50": 64,
     "timm:ecaresnet26t": 64,

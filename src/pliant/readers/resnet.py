@@ -42,7 +42,8 @@ def _block(path: str, block: nn.Module, norm_types: tuple[type[nn.Module], ...])
         for name, module in block.named_modules()
         if isinstance(module, norm_types) and name.partition(".")[0] != "downsample"
     )
-    return Block(path=path, norms=norms, keeps_shape=getattr(block, "downsample") is None)  # noqa: B009
+    children = dict(block.named_children())
+    return Block(path=path, norms=norms, keeps_shape="downsample" not in children)
 
 
 def _out_channels(stage: nn.Module) -> int:
