@@ -1,0 +1,70 @@
+"""The PyTorch program file (`.pt2`), and the trace that both file formats start from."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from pliant.export.verify import ExportError
+
+__all__ = ["METADATA_FILE", "read_program_metadata", "run_program", "trace", "write_program"]
+
+METADATA_FILE = "pliant.json"
+
+
+def trace(network: nn.Module, image_shape: tuple[int, int, int], batch: int | None) -> ExportedProgram:
+    """Trace a network in eval mode on the CPU.
+
+    Args:
+        network: maps images `[batch, channels, height, width]` to one tensor.
+        image_shape: `(channels, height, width)`.
+        batch: a fixed batch size; none = any.
+
+    Raises:
+        ExportError: PyTorch cannot trace the network.
+    """
+    # An example batch of 1 would be taken as a constant by the tracer.
+    images = torch.zeros((batch or 2, *image_shape))
+    shapes = None if batch else ({0: Dim("batch", min=1)},)
+    try:
+        program = torch.export.export(network, (images,), dynamic_shapes=shapes)
+    except Exception as error:
+        hint = "" if batch else "; if it needs a fixed batch size, pass batch="
+        raise ExportError(
+            f"PyTorch cannot trace {type(network).__name__}: {_first_line(error)}{hint}"
+        ) from error
+    for node in program.graph.nodes:
+        # Traces quote the paths of whoever exported; they have no place in a file that is given away.
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def write_program(program: ExportedProgram, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a `.pt2` file; `metadata` becomes a JSON file within it."""
+    torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(metadata)})
+
+
+def run_program(path: Path) -> tuple[str, Callable[[Tensor], Tensor]]:
+    """Load a `.pt2` file; return the runtime's name and the function that runs the file."""
+    return f"PyTorch {torch.__version__}", torch.export.load(path).module()
+
+
+def read_program_metadata(path: Path) -> dict[str, Any]:
+    """Read what `write_program` was given as `metadata`."""
+    with zipfile.ZipFile(path) as archive:
+        # Read from the archive itself: loading the program would unpickle its example images.
+        for name in archive.namelist():
+            if name.endswith(f"/{METADATA_FILE}"):
+                return json.loads(archive.read(name))
+    return {}
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

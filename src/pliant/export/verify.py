@@ -1,0 +1,55 @@
+"""Compare an exported file, run by its own runtime, with the network it came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["ExportError", "largest_difference"]
+
+
+class ExportError(ValueError):
+    """An exported file could not be made, or does not compute what the network computes."""
+
+
+def largest_difference(
+    eager: Callable[[Tensor], Tensor],
+    runtime: Callable[[Tensor], Tensor],
+    image_shape: Sequence[int],
+    batches: Sequence[int],
+    seed: int = 0,
+) -> float:
+    """Run both on the same normally distributed images and return how far apart they are.
+
+    Args:
+        eager: the network as PyTorch runs it, `[batch, *image_shape]` -> one tensor.
+        runtime: the exported file in its runtime; same signature.
+        image_shape: `(channels, height, width)`.
+        batches: the batch sizes to try, each with images of its own.
+        seed: of the images.
+
+    Returns:
+        The largest absolute difference of any output, in units of the largest absolute output where
+        that exceeds 1; infinite where only one of the two gives a finite number.
+
+    Raises:
+        ExportError: the network itself gives no finite numbers, so that there is nothing to compare with.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    worst = 0.0
+    for batch in batches:
+        images = torch.randn((batch, *image_shape), generator=generator)
+        with torch.no_grad():
+            expected, given = eager(images), runtime(images)
+        if not expected.isfinite().all():
+            raise ExportError("the network's own outputs are not finite (NaN or infinity): nothing to export")
+        if given.shape != expected.shape:
+            return math.inf
+        scale = max(1.0, expected.abs().max().item())
+        difference = (given - expected).abs().max().item() / scale
+        # NaN compares as neither smaller nor larger: it must count as the worst, not vanish in max().
+        worst = max(worst, difference) if math.isfinite(difference) else math.inf
+    return worst
