@@ -218,7 +218,7 @@ def test_a_network_that_gives_nan_is_refused(tmp_path):
 
 def test_missing_runtime_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(ExportError, match="needs the package onnxruntime, .* pip install onnxruntime"):
+    with pytest.raises(ExportError, match=r"needs the package onnxruntime, .* pip install onnxruntime"):
         export(adapted(), tmp_path / "net.onnx", image_size=32)
     assert export(adapted(), tmp_path / "net.pt2", image_size=32).path.exists()
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from pliant.export.verify import ExportError
+from pliant.export.verify import ExportError, first_line
 
 __all__ = ["INPUT", "OUTPUT", "read_onnx_metadata", "require_onnx", "run_onnx", "write_onnx"]
 
@@ -41,7 +41,7 @@ def require_onnx() -> None:
 
 
 def write_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, Any]) -> None:
-    """Write an `.onnx` file with its weights inside; `metadata` becomes its metadata properties, as JSON texts.
+    """Write an `.onnx` file with its weights inside; `metadata` becomes its metadata properties.
 
     PyTorch's exporter folds batch norms into the convolutions before them.
 
@@ -54,9 +54,7 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, Any]
                 program, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT]
             )
     except Exception as error:
-        raise ExportError(
-            f"PyTorch cannot write this network as ONNX: {str(error).strip().splitlines()[0]}"
-        ) from error
+        raise ExportError(f"PyTorch cannot write this network as ONNX: {first_line(error)}") from error
     assert exported is not None
     model = exported.model
     model.producer_name, model.producer_version = "pliant", str(metadata["pliant_version"])

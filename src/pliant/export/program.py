@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from pliant.export.verify import ExportError
+from pliant.export.verify import ExportError, first_line
 
 __all__ = ["METADATA_FILE", "read_program_metadata", "run_program", "trace", "write_program"]
 
@@ -37,9 +37,8 @@ def trace(network: nn.Module, image_shape: tuple[int, int, int], batch: int | No
         program = torch.export.export(network, (images,), dynamic_shapes=shapes)
     except Exception as error:
         hint = "" if batch else "; if it needs a fixed batch size, pass batch="
-        raise ExportError(
-            f"PyTorch cannot trace {type(network).__name__}: {_first_line(error)}{hint}"
-        ) from error
+        name = type(network).__name__
+        raise ExportError(f"PyTorch cannot trace {name}: {first_line(error)}{hint}") from error
     for node in program.graph.nodes:
         # Traces quote the paths of whoever exported; they have no place in a file that is given away.
         node.meta.pop("stack_trace", None)
@@ -64,7 +63,3 @@ def read_program_metadata(path: Path) -> dict[str, Any]:
             if name.endswith(f"/{METADATA_FILE}"):
                 return json.loads(archive.read(name))
     return {}
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

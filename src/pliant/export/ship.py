@@ -1,4 +1,4 @@
-"""`export`: take a sub-network out, write it, run the file in its own runtime, compare, and only then keep it."""
+"""`export`: take a sub-network out, write it, run the file in its own runtime; keep it only if it agrees."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from pliant.core.adaptive import AdaptiveModule
 from pliant.core.subnet import SubNet
 from pliant.export.onnx import read_onnx_metadata, require_onnx, run_onnx, write_onnx
 from pliant.export.program import read_program_metadata, run_program, trace, write_program
-from pliant.export.verify import ExportError, largest_difference
+from pliant.export.verify import ExportError, first_line, largest_difference
 from pliant.extract import extract
 
 __all__ = ["FORMATS", "ExportReport", "export", "read_metadata"]
+
+Eager = Callable[[Tensor], Tensor]
 
 FORMATS = {".onnx": "ONNX", ".pt2": "PyTorch program"}
 
@@ -69,8 +71,9 @@ class ExportReport:
         what = self.role if self.subnet is None else f"{self.role} {self.subnet}"
         batch = "any number of" if self.batch is None else f"batches of {self.batch}"
         return (
-            f"{self.path}: {what} as {self.format}, {self.size_mb:.2f} MB, for {batch} {channels}x{height}x{width} "
-            f"images; {self.runtime} differs from eager PyTorch by {self.difference:.1e} (allowed {self.tolerance:.0e})"
+            f"{self.path}: {what} as {self.format}, {self.size_mb:.2f} MB, for {batch} "
+            f"{channels}x{height}x{width} images; {self.runtime} differs from eager PyTorch by "
+            f"{self.difference:.1e} (allowed {self.tolerance:.0e})"
         )
 
 
@@ -113,7 +116,7 @@ def export(
     network, eager, chosen, role = _frozen(model, subnet)
     size = image_size or info.get("image_size") or _usual_image_size(model)
     image_shape = (_in_channels(network), _positive("image_size", size), size)
-    _check_output(eager, network, image_shape)
+    _check_output(eager, type(network).__name__, image_shape)
 
     metadata = _metadata(chosen, image_shape, batch, info)
     program = trace(network, image_shape, batch)
@@ -125,8 +128,8 @@ def export(
         if not difference <= tolerance:
             name = f"{role} {chosen}" if chosen else role
             raise ExportError(
-                f"{target}: not written, because the exported {name} differs from eager PyTorch by {difference:.2e} "
-                f"in {runtime} (allowed: {tolerance:.0e})"
+                f"{target}: not written, because the exported {name} differs from eager PyTorch by "
+                f"{difference:.2e} in {runtime} (allowed: {tolerance:.0e})"
             )
         del run  # some systems do not move a file that is still mapped
         size_mb = written.stat().st_size / 1e6
@@ -147,7 +150,7 @@ def export(
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what `export` wrote into a file about itself: versions, sub-network, image size, class names, ...
+    """Return what `export` wrote into a file about itself: versions, sub-network, image size, ...
 
     Raises:
         ExportError: unknown ending.
@@ -181,14 +184,13 @@ def _positive(name: str, value: Any) -> int:
     return value
 
 
-def _frozen(
-    model: nn.Module, subnet: str | SubNet | None
-) -> tuple[nn.Module, Callable[[Tensor], Tensor], str | None, str]:
+def _frozen(model: nn.Module, subnet: str | SubNet | None) -> tuple[nn.Module, Eager, str | None, str]:
     """Return the network to export, eager PyTorch to compare it with, the sub-network's name and role."""
     if not isinstance(model, AdaptiveModule):
         if subnet is not None:
             raise ExportError(
-                f"subnet: got {str(subnet)!r}, but this {type(model).__name__} has no sub-networks; leave subnet out"
+                f"subnet: got {str(subnet)!r}, but this {type(model).__name__} has no sub-networks; "
+                "leave subnet out"
             )
         plain = _for_inference(model)
         return plain, plain, None, "network"
@@ -197,23 +199,13 @@ def _frozen(
     # Compared with the adapted network, not with its own extract: a sub-network that was taken out
     # wrongly would agree with itself.
     role = {model.space.largest: "super-net", model.space.smallest: "base-net"}.get(chosen, "sub-network")
-    return (
-        extract(adapted, chosen, share=True),
-        lambda images: adapted(images, subnet=chosen),
-        str(chosen),
-        role,
-    )
+    network = extract(adapted, chosen, share=True)
+    return network, lambda images: adapted(images, subnet=chosen), str(chosen), role
 
 
 def _for_inference(model: nn.Module) -> nn.Module:
-    return (
-        copy.deepcopy(model)
-        .cpu()
-        .float()
-        .to(memory_format=torch.contiguous_format)
-        .eval()
-        .requires_grad_(False)
-    )
+    copied = copy.deepcopy(model).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
+    return copied.eval().requires_grad_(False)
 
 
 def _usual_image_size(model: nn.Module) -> int:
@@ -223,28 +215,22 @@ def _usual_image_size(model: nn.Module) -> int:
         return described["input_size"][-1]
     if any(cls.__module__.startswith("torchvision.models.") for cls in type(model).__mro__):
         return 224
-    raise ExportError(
-        f"image_size: this {type(model).__name__} does not say its image size; pass image_size="
-    )
+    name = type(model).__name__
+    raise ExportError(f"image_size: this {name} does not say its image size; pass image_size=")
 
 
 def _in_channels(network: nn.Module) -> int:
     return next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
 
 
-def _check_output(
-    eager: Callable[[Tensor], Tensor], network: nn.Module, image_shape: tuple[int, int, int]
-) -> None:
+def _check_output(eager: Eager, name: str, image_shape: tuple[int, int, int]) -> None:
     try:
         with torch.no_grad():
             output = eager(torch.zeros((1, *image_shape)))
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ExportError(
-            f"{type(network).__name__} does not take images of {image_shape}: {reason}"
-        ) from error
+        raise ExportError(f"{name} does not take images of {image_shape}: {first_line(error)}") from error
     if not isinstance(output, Tensor):
-        raise ExportError(f"{type(network).__name__} returns a {type(output).__name__}; expected one tensor")
+        raise ExportError(f"{name} returns a {type(output).__name__}; expected one tensor")
 
 
 def _metadata(
@@ -267,7 +253,7 @@ def _metadata(
 
 def _write_and_load(
     program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, Any]
-) -> tuple[str, Callable[[Tensor], Tensor]]:
+) -> tuple[str, Eager]:
     if path.suffix.lower() == ".onnx":
         write_onnx(program, path, metadata)
         return run_onnx(path)

@@ -8,11 +8,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["ExportError", "largest_difference"]
+__all__ = ["ExportError", "first_line", "largest_difference"]
 
 
 class ExportError(ValueError):
     """An exported file could not be made, or does not compute what the network computes."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line that says something, of errors that explain themselves at length."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def largest_difference(
