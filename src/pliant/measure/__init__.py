@@ -1,0 +1,5 @@
+"""One quantity a file, and the table that holds them all."""
+
+from pliant.measure.run import measure
+
+__all__ = ["measure"]

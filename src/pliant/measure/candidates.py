@@ -1,0 +1,84 @@
+"""What is measured: each sub-network of an adaptive model, or a plain network by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+
+from pliant.core.adaptive import AdaptiveModule
+from pliant.core.subnet import SubNet
+from pliant.create import identify
+from pliant.extract import extract
+
+__all__ = ["Candidate", "evaluating", "find_candidates", "model_name"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row to be.
+
+    Attributes:
+        name: the sub-network, or what a plain network is called.
+        model: the model that was given.
+        run: images to logits through the model that was given: `model(x, subnet=...)`.
+        network: the plain network that would be shipped; its tensors are the model's own.
+    """
+
+    name: str
+    model: nn.Module
+    run: Callable[[Tensor], Tensor]
+    network: nn.Module
+
+
+def find_candidates(model: nn.Module, subnets: Sequence[str | SubNet] | None, name: str) -> list[Candidate]:
+    """List what is to be measured, smallest first.
+
+    Args:
+        model: adaptive or plain.
+        subnets: which sub-networks; none = all.
+        name: what to call a plain network.
+
+    Raises:
+        ValueError: an unknown sub-network, or sub-networks asked of a plain network.
+    """
+    if not isinstance(model, AdaptiveModule):
+        if subnets is not None:
+            kind = type(model).__name__
+            raise ValueError(f"this {kind} has no sub-networks; adapt it first with pliant.adapt_")
+        return [Candidate(name, model, run=model, network=model)]
+    wanted = set(model.subnets) if subnets is None else {model.space.parse(subnet) for subnet in subnets}
+    if not wanted:
+        raise ValueError(f"no sub-network to measure; allowed are {', '.join(map(str, model.subnets))}")
+    return [
+        Candidate(
+            name=str(subnet),
+            model=model,
+            run=partial(model, subnet=str(subnet)),
+            network=extract(model, subnet, share=True),
+        )
+        for subnet in model.subnets
+        if subnet in wanted
+    ]
+
+
+def model_name(model: nn.Module) -> str:
+    """Return the name that makes a model of this structure, such as `torchvision:resnet50`, or its class."""
+    plain = extract(model, model.space.largest, share=True) if isinstance(model, AdaptiveModule) else model
+    source = identify(plain)
+    return source.name if source else type(plain).__name__
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in eval mode and every one of its modules back afterwards."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in training.items():
+            module.training = was_training

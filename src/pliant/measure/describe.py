@@ -1,0 +1,64 @@
+"""What can be said of a network without data and without running it for long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from pliant.core.subnet import SubNet
+from pliant.measure.candidates import Candidate, evaluating, find_candidates, model_name
+from pliant.measure.environment import describe_environment
+from pliant.measure.fingerprint import fingerprint
+from pliant.measure.macs import count_gmacs, count_params_m
+from pliant.measure.table import Table
+
+__all__ = ["describe", "structure_info", "structure_row"]
+
+
+def describe(
+    model: nn.Module,
+    image_size: int,
+    *,
+    subnets: Sequence[str | SubNet] | None = None,
+    name: str | None = None,
+) -> Table:
+    """Tabulate MACs and active parameters of every sub-network; no data, no training.
+
+    Args:
+        model: adaptive, or plain (then there is one row, called by its name).
+        image_size: height and width of the images in pixels.
+        subnets: which sub-networks; none = all.
+        name: what the model is called; none = the name that makes it, such as `torchvision:resnet50`.
+
+    Returns:
+        A table with one row a sub-network, ordered as `model.subnets`: smallest first, the super-net
+        last. `params_m` is of the extracted network; `info["total_params_m"]` of the whole model.
+
+    Raises:
+        ValueError: an unknown sub-network, or an image size that is not a positive whole number.
+    """
+    name = name or model_name(model)
+    with evaluating(model):
+        rows = [structure_row(candidate, image_size) for candidate in find_candidates(model, subnets, name)]
+    return Table(rows, structure_info(model, name, image_size) | describe_environment())
+
+
+def structure_info(model: nn.Module, name: str, image_size: int) -> dict[str, Any]:
+    """Return what a table says of the whole model."""
+    return {
+        "model": name,
+        "image_size": image_size,
+        "total_params_m": count_params_m(model),
+        "fingerprint": fingerprint(model),
+    }
+
+
+def structure_row(candidate: Candidate, image_size: int) -> dict[str, Any]:
+    """Return the part of a row that needs neither data nor time."""
+    return {
+        "subnet": candidate.name,
+        "gmacs": count_gmacs(candidate.network, image_size),
+        "params_m": count_params_m(candidate.network),
+    }

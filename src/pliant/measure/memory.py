@@ -1,0 +1,80 @@
+"""Peak memory of a forward pass."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+__all__ = ["peak_memory_mb"]
+
+
+@torch.inference_mode()
+def peak_memory_mb(
+    network: nn.Module, images: Tensor, run: Callable[[Tensor], object] | None = None
+) -> float:
+    """Measure the most memory that a forward pass holds: weights, images and what is computed, in 10^6 bytes.
+
+    On CUDA the allocator's own counters are read, which include the workspaces of kernels. On other
+    devices every tensor is counted from the operator that makes it until it is freed; memory that a
+    kernel takes and gives back inside one operator is not seen there.
+
+    Args:
+        network: whose weights and buffers count.
+        images: `[batch, 3, height, width]`, where the network is.
+        run: what to run on the images; none = the network.
+    """
+    run = run or network
+    run(images)  # what is made once (tuned kernels, cached tables) is no part of a pass
+    own = _bytes(_storages(chain(network.parameters(), network.buffers(), [images])))
+    computed = _peak_on_cuda if images.is_cuda else _peak_of_tensors
+    return (own + computed(run, images)) / 1e6
+
+
+def _peak_on_cuda(run: Callable[[Tensor], object], images: Tensor) -> int:
+    torch.cuda.synchronize(images.device)
+    torch.cuda.reset_peak_memory_stats(images.device)
+    before = torch.cuda.memory_allocated(images.device)
+    run(images)
+    torch.cuda.synchronize(images.device)
+    return torch.cuda.max_memory_allocated(images.device) - before
+
+
+def _peak_of_tensors(run: Callable[[Tensor], object], images: Tensor) -> int:
+    counter = _TensorMemory()
+    with counter:
+        run(images)
+    return counter.peak
+
+
+class _TensorMemory(TorchDispatchMode):
+    """Follows the memory of the tensors that operators make while it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._held: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        # An operator that returns its input, or a view of it, makes nothing.
+        for storage in _storages(tree_iter(output)) - _storages(tree_iter((args, kwargs))):
+            self._held.add(storage)
+        self.peak = max(self.peak, _bytes(self._held))
+        return output
+
+
+def _storages(values: Iterable[Any]) -> set[torch.UntypedStorage]:
+    """The pieces of memory that tensors among the values lie in; two views of one piece are one."""
+    return {value.untyped_storage() for value in values if isinstance(value, Tensor)}
+
+
+def _bytes(storages: Iterable[torch.UntypedStorage]) -> int:
+    return sum(storage.nbytes() for storage in storages)

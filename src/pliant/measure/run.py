@@ -1,0 +1,238 @@
+"""`measure`: every sub-network of a model, on this machine, as a `Table`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pliant.core.subnet import SubNet
+from pliant.measure.accuracy import measure_accuracy
+from pliant.measure.candidates import Candidate, evaluating, find_candidates, model_name
+from pliant.measure.describe import structure_info, structure_row
+from pliant.measure.environment import describe_environment, device_name, resolve_device
+from pliant.measure.latency import interleaved_ms, summarise_ms, using_threads
+from pliant.measure.memory import peak_memory_mb
+from pliant.measure.operators import count_operators
+from pliant.measure.table import Table
+
+if TYPE_CHECKING:
+    from pliant.data import ImageData, Split
+
+__all__ = ["measure"]
+
+Progress = Callable[[str, int, int], object]
+"""Called with what is being measured, how much of it is done, and of how much."""
+
+Row = dict[str, Any]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class _Conditions:
+    """How the passes that are timed are run."""
+
+    images: Tensor
+    threads: int | None
+    rounds: int
+    warmup: int
+    through: Literal["extracted", "switched"]
+
+    def passes(self, candidate: Candidate) -> Callable[[Tensor], Tensor]:
+        return candidate.network if self.through == "extracted" else candidate.run
+
+
+def measure(
+    model: nn.Module,
+    data: ImageData | None = None,
+    *,
+    subnets: Sequence[str | SubNet] | None = None,
+    name: str | None = None,
+    split: Literal["test", "val"] = "test",
+    image_size: int | None = None,
+    batch_size: int = 1,
+    eval_batch_size: int = 256,
+    threads: int | None = None,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    latency: bool = True,
+    memory: bool = True,
+    rounds: int = 30,
+    warmup: int = 3,
+    through: Literal["extracted", "switched"] = "extracted",
+    on_progress: Progress = lambda what, done, total: None,
+) -> Table:
+    """Measure every sub-network: accuracy, MACs, parameters, latency, memory and operators.
+
+    Accuracy and operators are those of `model(x, subnet=...)`; latency and memory by default those of the
+    extracted sub-network, which is what ships. The model stays as it is, on its device and in its mode.
+
+    Args:
+        model: adaptive, or plain (then there is one row, called by its name).
+        data: where accuracy is measured; none = accuracy is left out.
+        subnets: which sub-networks; none = all.
+        name: what the model is called; none = the name that makes it, such as `torchvision:resnet50`.
+        split: of the data; data without a test split is measured on `val`, and the table says so.
+        image_size: height and width in pixels; needed where there is no data, else that of the data.
+        batch_size: images in a pass that is timed.
+        eval_batch_size: images in a pass that measures accuracy.
+        threads: CPU threads of the timed passes; none = as many as PyTorch uses now.
+        dtype: `float32`, `bfloat16` or `float16`; none = the model's own. The model is copied for another.
+        device: none = the model's own. The model is copied for another.
+        latency: measure latency.
+        memory: measure peak memory.
+        rounds: times each sub-network is timed.
+        warmup: rounds before that, not recorded.
+        through: time the extracted sub-networks, or the model switched to each.
+        on_progress: called with what is being measured, how much is done, of how much.
+
+    Returns:
+        A table with one row a sub-network, smallest first; see `Table` for its keys.
+
+    Raises:
+        ValueError: an option or sub-network that is not allowed, a device that is not here, or data
+            with another number of classes than the network has outputs.
+    """
+    if through not in ("extracted", "switched"):
+        raise ValueError(f"through={through!r}: allowed are 'extracted' and 'switched'")
+    if batch_size < 1 or eval_batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}, eval_batch_size={eval_batch_size}: both need to be >= 1")
+    image_size = _image_size(image_size, data)
+    parameter = _first_parameter(model)
+    resolved_dtype = _dtype(parameter.dtype if dtype is None else dtype)
+    resolved_device = resolve_device(parameter.device if device is None else device)
+    name = name or model_name(model)
+    info = structure_info(model, name, image_size)
+    model = _placed(model, resolved_device, resolved_dtype)
+    with evaluating(model):
+        candidates = find_candidates(model, subnets, name)
+        rows = _structure_rows(candidates, image_size, on_progress)
+        if data is not None:
+            info |= _add_accuracy(rows, candidates, data, split, eval_batch_size, on_progress)
+        images = torch.randn(batch_size, 3, image_size, image_size).to(resolved_device, resolved_dtype)
+        conditions = _Conditions(images, threads, rounds, warmup, through)
+        if latency:
+            info |= _add_latency(rows, candidates, conditions, on_progress)
+        if memory:
+            _add_memory(rows, candidates, conditions, on_progress)
+        _add_operators(rows, candidates, images[:1])
+    info |= {"batch_size": batch_size, "dtype": str(resolved_dtype).removeprefix("torch.")}
+    info |= {"device": device_name(resolved_device)} | describe_environment()
+    return Table(rows, info)
+
+
+def _structure_rows(candidates: Sequence[Candidate], image_size: int, on_progress: Progress) -> list[Row]:
+    rows = []
+    for done, candidate in enumerate(candidates, start=1):
+        rows.append(structure_row(candidate, image_size))
+        on_progress("MACs", done, len(candidates))
+    return rows
+
+
+def _add_accuracy(
+    rows: list[Row],
+    candidates: Sequence[Candidate],
+    data: ImageData,
+    split: str,
+    batch_size: int,
+    on_progress: Progress,
+) -> dict[str, Any]:
+    chosen, used = _split(data, split)
+    done = 0
+
+    def on_batch(images: int) -> None:
+        nonlocal done
+        done += images
+        on_progress("accuracy", done, len(chosen))
+
+    parameter = next(candidates[0].network.parameters())
+    accuracies = measure_accuracy(
+        {candidate.name: candidate.run for candidate in candidates},
+        chosen,
+        len(data.class_names),
+        batch_size=batch_size,
+        device=parameter.device,
+        dtype=parameter.dtype,
+        on_batch=on_batch,
+    )
+    for row in rows:
+        row |= accuracies[row["subnet"]]
+    return {"data": data.name, "split": used, "images": done}
+
+
+def _add_latency(
+    rows: list[Row], candidates: Sequence[Candidate], conditions: _Conditions, on_progress: Progress
+) -> dict[str, Any]:
+    images, total = conditions.images, conditions.warmup + conditions.rounds
+    passes = {candidate.name: partial(conditions.passes(candidate), images) for candidate in candidates}
+    with using_threads(conditions.threads) as threads, torch.inference_mode():
+        times = interleaved_ms(
+            passes,
+            rounds=conditions.rounds,
+            warmup=conditions.warmup,
+            device=images.device,
+            on_round=lambda done: on_progress("latency", done, total),
+        )
+    for row in rows:
+        row |= summarise_ms(times[row["subnet"]])
+    return {"threads": threads, "rounds": conditions.rounds, "latency_of": conditions.through}
+
+
+def _add_memory(
+    rows: list[Row], candidates: Sequence[Candidate], conditions: _Conditions, on_progress: Progress
+) -> None:
+    for done, (row, candidate) in enumerate(zip(rows, candidates, strict=True), start=1):
+        held = candidate.network if conditions.through == "extracted" else candidate.model
+        row["peak_memory_mb"] = peak_memory_mb(held, conditions.images, conditions.passes(candidate))
+        on_progress("memory", done, len(candidates))
+
+
+def _add_operators(rows: list[Row], candidates: Sequence[Candidate], image: Tensor) -> None:
+    for row, candidate in zip(rows, candidates, strict=True):
+        row["operators"] = count_operators(partial(candidate.run, image)).total()
+
+
+def _image_size(image_size: int | None, data: ImageData | None) -> int:
+    if image_size is not None:
+        return image_size
+    if data is None:
+        raise ValueError("image_size is needed where there is no data, such as image_size=224")
+    return data.image_size
+
+
+def _split(data: ImageData, split: str) -> tuple[Split, str]:
+    """Return the split to measure on, and its name; data may be without test images."""
+    if split not in ("test", "val"):
+        raise ValueError(f"split={split!r}: allowed are 'test' and 'val'")
+    if split == "test" and data.test is not None:
+        return data.test, "test"
+    return data.val, "val"
+
+
+def _first_parameter(model: nn.Module) -> nn.Parameter:
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise ValueError(f"this {type(model).__name__} has no parameters; there is nothing to measure")
+    return parameter
+
+
+def _dtype(dtype: torch.dtype | str) -> torch.dtype:
+    resolved = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if resolved is None or resolved not in _DTYPES.values():
+        raise ValueError(f"dtype={dtype}: allowed are {', '.join(_DTYPES)}")
+    return resolved
+
+
+def _placed(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Return the model itself if it is on that device in that type, else a copy that is."""
+    tensors = [*model.parameters(), *model.buffers()]
+    same_type = all(tensor.dtype == dtype for tensor in tensors if tensor.is_floating_point())
+    if same_type and all(tensor.device == device for tensor in tensors):
+        return model
+    return copy.deepcopy(model).to(device, dtype)

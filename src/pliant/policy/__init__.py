@@ -1,0 +1,1 @@
+"""What chooses the sub-network at run time."""
