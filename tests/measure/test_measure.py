@@ -182,7 +182,7 @@ def test_describe_tells_the_published_numbers_of_resnet50():
     table = describe(pliant.adapt_(model, pliant.Depth()), 224)
     rows = {row["subnet"]: row for row in table.rows}
     assert len(rows) == 16
-    assert list(rows)[0] == "TTTT" and list(rows)[-1] == "FFFF"
+    assert (table.rows[0]["subnet"], table.rows[-1]["subnet"]) == ("TTTT", "FFFF")
     assert rows["FFFF"]["gmacs"] == pytest.approx(4.09, rel=0.01)
     assert rows["TTTT"]["gmacs"] == pytest.approx(2.56, rel=0.01)
     assert rows["FFFF"]["params_m"] == pytest.approx(25.557032)
@@ -200,14 +200,10 @@ def test_describe_of_a_plain_network_is_one_row():
 
 def test_fingerprints_tell_networks_apart(adapted):
     own = fingerprint(adapted)
-    assert (
-        own
-        == fingerprint(copy.deepcopy(adapted))
-        == fingerprint(adapted.to(memory_format=torch.channels_last))
-    )
     other = copy.deepcopy(adapted)
+    assert fingerprint(other.to(memory_format=torch.channels_last)) == own
     with torch.no_grad():
-        next(other.parameters()).view(-1)[0] += 1
+        next(other.parameters())[0, 0, 0, 0] += 1
     assert fingerprint(other) != own
     assert fingerprint(pliant.extract(adapted, "FFF")) != own
 

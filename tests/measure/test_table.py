@@ -84,7 +84,7 @@ def test_a_failed_save_leaves_the_file_that_was_there(tmp_path, monkeypatch):
         ('{"version": 1, "ro', "not a table: "),
         ("[]", "not a table: expected a JSON object"),
         ('{"version": 1}', "not a table: expected a JSON object"),
-        ('{"rows": []}', "has no version"),
+        ('{"rows": []}', "not a table: expected a JSON object"),
         ('{"version": 99, "rows": []}', "version 99 is newer than this pliant knows"),
         ('{"version": 1, "rows": [{"gmacs": 1}]}', "expected a mapping with a text under 'subnet'"),
         ('{"version": 1, "info": 3, "rows": []}', "not a table: expected a JSON object"),

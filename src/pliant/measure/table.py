@@ -121,12 +121,14 @@ class Table:
             document = json.loads(text)
         except ValueError as error:
             raise TableError(f"not a table: {error}") from None
-        if not isinstance(document, Mapping) or not isinstance(document.get("rows"), list):
-            raise TableError("not a table: expected a JSON object with version, info and rows")
-        version = document.get("version")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
-            raise TableError(f"table version {version!r} is newer than this pliant knows ({FORMAT_VERSION})")
-        return cls(document["rows"], dict(document.get("info") or {}))
+        match document:
+            case {"version": int(version)} if version > FORMAT_VERSION:
+                raise TableError(
+                    f"table version {version} is newer than this pliant knows ({FORMAT_VERSION})"
+                )
+            case {"version": int(), "info": dict(info), "rows": list(rows)}:
+                return cls(rows, info)
+        raise TableError("not a table: expected a JSON object with version, info and rows")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the table as JSON; a file that was there stays whole until the new one is complete.
