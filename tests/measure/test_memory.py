@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from pliant.measure.memory import peak_memory_mb
+from pliant.measure.memory import peak_bytes, peak_memory_mb
 
 FLOAT = 4
 
@@ -53,6 +53,21 @@ def test_views_and_weights_are_not_counted_twice():
 
     network, x = Viewing(), torch.randn(5, 2)
     assert peak_memory_mb(network, x) == (40 + 10) * FLOAT / 1e6
+
+
+def test_a_training_step_holds_activations_and_gradients():
+    layer = nn.Linear(20, 30, bias=False)
+    x = torch.randn(50, 20)
+
+    def step():
+        layer.weight.grad = None
+        layer(x).square().sum().backward()
+
+    step()
+    # Forward: output, its square, their sum. Backward starts from 1 and holds two gradients of the output
+    # besides the output that the square keeps; then the weight's gradient stays.
+    most = (3 * 50 * 30 + 2) * FLOAT
+    assert most <= peak_bytes(step) <= most + 2 * 50 * 30 * FLOAT
 
 
 def test_repeats_exactly():

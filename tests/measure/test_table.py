@@ -86,7 +86,10 @@ def test_a_failed_save_leaves_the_file_that_was_there(tmp_path, monkeypatch):
         ('{"version": 1}', "not a table: expected a JSON object"),
         ('{"rows": []}', "not a table: expected a JSON object"),
         ('{"version": 99, "rows": []}', "version 99 is newer than this pliant knows"),
-        ('{"version": 1, "rows": [{"gmacs": 1}]}', "expected a mapping with a text under 'subnet'"),
+        (
+            '{"version": 1, "info": {}, "rows": [{"gmacs": 1}]}',
+            "expected a mapping with a text under 'subnet'",
+        ),
         ('{"version": 1, "info": 3, "rows": []}', "not a table: expected a JSON object"),
     ],
 )
@@ -108,7 +111,7 @@ def test_a_missing_and_a_binary_file_are_refused_with_their_path(tmp_path):
 
 def test_numbers_that_json_does_not_have_are_read_as_not_measured(tmp_path):
     path = tmp_path / "table.json"
-    path.write_text('{"version": 1, "rows": [{"subnet": "TT", "gmacs": 1.0, "acc1": NaN}]}')
+    path.write_text('{"version": 1, "info": {}, "rows": [{"subnet": "TT", "gmacs": 1.0, "acc1": NaN}]}')
     assert Table.load(path).rows == [{"subnet": "TT", "gmacs": 1.0}]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-__all__ = ["peak_memory_mb"]
+__all__ = ["peak_bytes", "peak_memory_mb"]
 
 
 @torch.inference_mode()
@@ -21,36 +22,45 @@ def peak_memory_mb(
 ) -> float:
     """Measure the most memory that a forward pass holds: weights, images and what is computed, in 10^6 bytes.
 
-    On CUDA the allocator's own counters are read, which include the workspaces of kernels. On other
-    devices every tensor is counted from the operator that makes it until it is freed; memory that a
-    kernel takes and gives back inside one operator is not seen there.
+    See `peak_bytes` for what is seen of the part that is computed.
 
     Args:
         network: whose weights and buffers count.
         images: `[batch, 3, height, width]`, where the network is.
         run: what to run on the images; none = the network.
     """
-    run = run or network
-    run(images)  # what is made once (tuned kernels, cached tables) is no part of a pass
+    forward = partial(run or network, images)
+    forward()  # what is made once (tuned kernels, cached tables) is no part of a pass
     own = _bytes(_storages(chain(network.parameters(), network.buffers(), [images])))
-    computed = _peak_on_cuda if images.is_cuda else _peak_of_tensors
-    return (own + computed(run, images)) / 1e6
+    return (own + peak_bytes(forward, images.device)) / 1e6
 
 
-def _peak_on_cuda(run: Callable[[Tensor], object], images: Tensor) -> int:
-    torch.cuda.synchronize(images.device)
-    torch.cuda.reset_peak_memory_stats(images.device)
-    before = torch.cuda.memory_allocated(images.device)
-    run(images)
-    torch.cuda.synchronize(images.device)
-    return torch.cuda.max_memory_allocated(images.device) - before
+def peak_bytes(run: Callable[[], object], device: torch.device | str = "cpu") -> int:
+    """Call `run` once and measure the most memory that what it makes holds at a time.
 
+    On CUDA the allocator's own counters are read, which include the workspaces of kernels. On other
+    devices every tensor is counted from the operator that makes it until it is freed; memory that a
+    kernel takes and gives back inside one operator is not seen there.
 
-def _peak_of_tensors(run: Callable[[Tensor], object], images: Tensor) -> int:
-    counter = _TensorMemory()
-    with counter:
-        run(images)
-    return counter.peak
+    Args:
+        run: a forward pass or a training step, say.
+        device: where it computes.
+
+    Returns:
+        Bytes; what was there before does not count.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    memory = _TensorMemory()
+    with memory:
+        run()
+    return memory.peak
 
 
 class _TensorMemory(TorchDispatchMode):
