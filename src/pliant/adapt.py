@@ -9,7 +9,7 @@ from torch import nn
 from pliant import readers
 from pliant.core.adaptive import Adaptation, AdaptiveModule, StageEnd
 from pliant.core.config import Config
-from pliant.core.surgery import mix_in, refuse_shared
+from pliant.core.surgery import refuse_shared
 from pliant.core.switch import Switch
 from pliant.depth import transform as depth
 from pliant.depth.config import Depth
@@ -48,8 +48,7 @@ def adapt_(model: ModelT, *configs: Config) -> ModelT:
     depth.adapt_(model, anatomy, config, switch)
     for stage in anatomy.stages:
         StageEnd.make_(model.get_submodule(stage.blocks[-1].path), switch)
-    mix_in(model, AdaptiveModule, "Adaptive")
-    model._adaptation = Adaptation(anatomy=anatomy, configs=configs, switch=switch)  # type: ignore[assignment]
+    AdaptiveModule.make_(model, Adaptation(anatomy=anatomy, configs=configs, switch=switch))
     return model
 
 

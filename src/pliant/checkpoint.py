@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,8 @@ def save(
         source = identify(original)
         if source is None:
             raise ValueError(
-                f"save: no library makes a {type(original).__name__} of this structure; pass source=ModelSource(name=..., options=...)"
+                f"save: no library makes a {type(original).__name__} of this structure from its name alone; "
+                "pass source=ModelSource(name=..., options=...)"
             )
     card = {
         "format": FORMAT,
@@ -99,7 +99,10 @@ def save(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # Both files are complete on the disk before the first of them replaces its predecessor.
-        with write_atomically(directory / CARD) as card_path, write_atomically(directory / WEIGHTS) as weights_path:
+        with (
+            write_atomically(directory / CARD) as card_path,
+            write_atomically(directory / WEIGHTS) as weights_path,
+        ):
             save_file(tensors, weights_path)
             card_path.write_text(json.dumps(card, indent=2) + "\n")
     except (OSError, SafetensorError) as error:

@@ -62,7 +62,8 @@ def create_model(name: str, *, num_classes: int | None = None, pretrained: bool 
 
 def _unknown(library: str, model: str, known: list[str]) -> ValueError:
     near = difflib.get_close_matches(model, known, n=3, cutoff=0.5) or known[:3]
-    return ValueError(f"unknown model '{library}:{model}': {library} has {len(known)}, nearest: {', '.join(near)}")
+    hint = f"{library} has {', '.join(known)}" if len(known) < 10 else f"nearest of {len(known)}: {', '.join(near)}"
+    return ValueError(f"unknown model '{library}:{model}': {hint}")
 
 
 def _create_torchvision(model: str, num_classes: int | None, pretrained: bool, options: dict[str, Any]) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import nn
 
 from pliant.core.adaptive import AdaptiveModule, StageEnd
 from pliant.core.subnet import SubNet
-from pliant.core.surgery import demote, shared_copy
+from pliant.core.surgery import shared_copy
 from pliant.depth import transform as depth
 from pliant.depth.config import Depth
 
@@ -32,8 +32,7 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
     chosen = model.space.parse(subnet)
     plain = shared_copy(model)
     adaptation = plain._adaptation
-    demote(plain, AdaptiveModule)
-    del plain._adaptation
+    AdaptiveModule.unmake_(plain)
     for stage in adaptation.anatomy.stages:
         StageEnd.unmake_(plain.get_submodule(stage.blocks[-1].path))
     for config in adaptation.configs:

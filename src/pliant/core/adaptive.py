@@ -30,6 +30,16 @@ class AdaptiveModule(nn.Module):
 
     _adaptation: Adaptation
 
+    @staticmethod
+    def make_(model: nn.Module, adaptation: Adaptation) -> None:
+        """Let `model` know its sub-networks, in place."""
+        mix_in(model, AdaptiveModule, "Adaptive", _adaptation=adaptation)
+
+    @staticmethod
+    def unmake_(model: nn.Module) -> None:
+        """Undo `make_`."""
+        demote(model, AdaptiveModule)
+
     @property
     def space(self) -> SubNetSpace:
         """The sub-networks this model has."""
@@ -50,9 +60,7 @@ class AdaptiveModule(nn.Module):
         """The configs the model was adapted with."""
         return self._adaptation.configs
 
-    def forward(
-        self, *args: Any, subnet: str | SubNet | None = None, features: bool = False, **kwargs: Any
-    ) -> Any:
+    def forward(self, *args: Any, subnet: str | SubNet | None = None, features: bool = False, **kwargs: Any) -> Any:
         """Run one sub-network.
 
         Args:
@@ -86,14 +94,12 @@ class StageEnd(nn.Module):
     @staticmethod
     def make_(block: nn.Module, switch: Switch) -> None:
         """Make `block` report its output, in place."""
-        mix_in(block, StageEnd, "StageEnd")
-        block._recorder = switch  # type: ignore[assignment]
+        mix_in(block, StageEnd, "StageEnd", _recorder=switch)
 
     @staticmethod
     def unmake_(block: nn.Module) -> None:
         """Undo `make_`."""
         demote(block, StageEnd)
-        del block._recorder
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the block and record what it returns."""

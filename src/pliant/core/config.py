@@ -33,9 +33,7 @@ class Config:
                 value = _coerce(getattr(self, field.name), hint)
             except TypeError:
                 given = getattr(self, field.name)
-                raise ValueError(
-                    f"{type(self).__name__}.{field.name}: got {given!r}, expected {_name(hint)}"
-                ) from None
+                raise ValueError(f"{type(self).__name__}.{field.name}: got {given!r}, expected {_name(hint)}") from None
             object.__setattr__(self, field.name, value)
         self.validate()
 

@@ -40,7 +40,9 @@ class Term(Config):
     def validate(self) -> None:
         """Check that the source fits the teacher, and the numbers their ranges."""
         if (self.on == "labels") != (self.teacher is None):
-            raise ValueError(f"Term: on={self.on!r} with teacher={self.teacher!r}; labels have no teacher, the others need one")
+            raise ValueError(
+                f"Term: on={self.on!r} with teacher={self.teacher!r}; labels have no teacher, the others need one"
+            )
         if self.teacher == self.student:
             raise ValueError(f"Term: {self.student!r} cannot be its own teacher")
         if not self.weight >= 0:

@@ -39,16 +39,26 @@ def _mixed(mixin: type, base: type, prefix: str) -> type:
     return type(prefix + base.__name__, (mixin, base), {"__module__": base.__module__, "__doc__": base.__doc__})
 
 
-def mix_in(module: nn.Module, mixin: type, prefix: str) -> None:
-    """Give `module` the methods of `mixin` in front of its own, in place: same parameters, same keys."""
+def mix_in(module: nn.Module, mixin: type[nn.Module], prefix: str, **state: object) -> None:
+    """Give `module` the methods of `mixin` in front of its own, in place: same parameters, same keys.
+
+    Args:
+        module: changes its class to a subclass of it.
+        mixin: a class without `__init__`.
+        prefix: put before the name of the module's class.
+        **state: plain attributes that the mixin needs, as it annotates them.
+    """
     module.__class__ = _mixed(mixin, type(module), prefix)
+    vars(module).update(state)
 
 
-def demote(module: nn.Module, mixin: type) -> None:
-    """Undo `mix_in`."""
+def demote(module: nn.Module, mixin: type[nn.Module]) -> None:
+    """Undo `mix_in`, the attributes included."""
     order = type(module).__mro__
     assert order[1] is mixin, f"{order[0].__name__} was not made by mixing in {mixin.__name__}"
     module.__class__ = order[2]
+    for name in mixin.__annotations__:
+        vars(module).pop(name, None)
 
 
 def shared_copy(module: ModuleT) -> ModuleT:

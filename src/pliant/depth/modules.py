@@ -22,14 +22,12 @@ class SkippableBlock(nn.Module):
     @staticmethod
     def make_(block: nn.Module, switch: Switch, stage: int) -> None:
         """Make `block` skippable, in place."""
-        mix_in(block, SkippableBlock, "Skippable")
-        block._switch, block._stage = switch, stage
+        mix_in(block, SkippableBlock, "Skippable", _switch=switch, _stage=stage)
 
     @staticmethod
     def unmake_(block: nn.Module) -> None:
         """Undo `make_`."""
         demote(block, SkippableBlock)
-        del block._switch, block._stage
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the block, or nothing at all."""
@@ -53,14 +51,13 @@ class SkipAwareNorm(nn.Module):
     def make_(norm: nn.Module, switch: Switch, stage: int) -> None:
         """Give `norm` a second set that starts as a copy of the first, in place."""
         skip = copy.deepcopy(norm)
-        mix_in(norm, SkipAwareNorm, "SkipAware")
+        mix_in(norm, SkipAwareNorm, "SkipAware", _switch=switch, _stage=stage)
         norm.add_module("skip", skip)
-        norm._switch, norm._stage = switch, stage
 
     def bake(self, *, skips: bool) -> nn.Module:
         """Return the plain norm that runs for this choice."""
         skip = self.skip
-        del self.skip, self._switch, self._stage
+        del self.skip
         demote(self, SkipAwareNorm)
         return skip if skips else self
 

@@ -12,7 +12,12 @@ __all__ = ["DEFAULT_PLAN", "PLANS", "build_plan"]
 
 
 def adn(
-    *, alpha: float = 0.5, temperature: float = 1.0, top_k: int | None = 500, features: bool = True, stages: int | None = None
+    *,
+    alpha: float = 0.5,
+    temperature: float = 1.0,
+    top_k: int | None = 500,
+    features: bool = True,
+    stages: int | None = None,
 ) -> tuple[Term, ...]:
     """Algorithm 1 as published: the two losses are averaged.
 
@@ -98,7 +103,7 @@ def build_plan(name: str, space: SubNetSpace, **options: Any) -> Plan:
     if name not in PLANS:
         raise ValueError(f"unknown plan {name!r}; allowed: {', '.join(PLANS)}")
     build = PLANS[name]
-    allowed = list((build.__kwdefaults__ or {}))
+    allowed = list(build.__kwdefaults__ or {})
     unknown = [option for option in options if option not in allowed]
     if unknown:
         raise ValueError(f"plan {name!r} has no option {unknown[0]!r}; allowed: {', '.join(allowed)}")

@@ -98,6 +98,4 @@ class CifarResNet(nn.Module):
                 if isinstance(block, BasicBlock)
             )
             stages.append(Stage(path=path, channels=channels, blocks=blocks))
-        return Anatomy(
-            family="CIFAR ResNet", stages=tuple(stages), head="fc", num_classes=self.fc.out_features
-        )
+        return Anatomy(family="CIFAR ResNet", stages=tuple(stages), head="fc", num_classes=self.fc.out_features)

@@ -23,9 +23,7 @@ def read_resnet(model: nn.Module, family: str, norm_types: tuple[type[nn.Module]
     for path, container in model.named_children():
         if not path.startswith("layer"):
             continue
-        blocks = tuple(
-            _block(f"{path}.{name}", block, norms) for name, block in container.named_children()
-        )
+        blocks = tuple(_block(f"{path}.{name}", block, norms) for name, block in container.named_children())
         stages.append(Stage(path=path, channels=_out_channels(container), blocks=blocks))
     head = model.get_submodule("fc")
     return Anatomy(

@@ -1,0 +1,102 @@
+"""What one ADN training step costs against two separate networks, in time and in memory.
+
+    python benchmarks/training.py [--rounds 15] [--threads 2]
+
+Time: one step (forward, backward, SGD) of the adaptive network over one step of the super-net plus one step of the
+base-net, each trained on its own; medians of interleaved rounds. Memory: the most that tensors hold during a step,
+sequential and joint backward, over the super-net's own step. Writes results/training.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from provenance import write_result
+
+import pliant
+from pliant.measure.latency import interleaved_ms, using_threads
+from pliant.measure.memory import peak_bytes
+
+CASES = {"pliant:resnet20": (128, 32), "torchvision:resnet18": (16, 112), "torchvision:resnet50": (8, 112)}
+
+
+def step_of(
+    network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, kind: str, bf16: bool
+) -> Callable[[], None]:
+    """One training step, as a function without arguments."""
+    network = network.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+    objective = None if kind == "alone" else pliant.Objective(network)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            if objective is None:
+                F.cross_entropy(network(images), labels).backward()
+            elif kind == "sequential":
+                objective.backward(images, labels)
+            else:
+                objective(images, labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def compare(name: str, batch: int, size: int, rounds: int, bf16: bool) -> dict[str, float | int | str]:
+    torch.manual_seed(0)
+    model = pliant.adapt_(pliant.create_model(name, num_classes=10), pliant.Depth())
+    images = torch.rand(batch, 3, size, size).to(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (batch,))
+    steps = {
+        "super": step_of(pliant.extract(model, "largest"), images, labels, "alone", bf16),
+        "base": step_of(pliant.extract(model, "smallest"), images, labels, "alone", bf16),
+        "joint": step_of(copy.deepcopy(model), images, labels, "joint", bf16),
+        "sequential": step_of(copy.deepcopy(model), images, labels, "sequential", bf16),
+    }
+    times = interleaved_ms(steps, rounds=rounds, warmup=3)
+    ms = {kind: statistics.median(values) for kind, values in times.items()}
+    # Ratios round by round: a machine that slows down meanwhile slows numerator and denominator alike.
+    alone = [one + other for one, other in zip(times["super"], times["base"], strict=True)]
+    ratio = {
+        kind: statistics.median(value / sum_ for value, sum_ in zip(times[kind], alone, strict=True))
+        for kind in ("joint", "sequential")
+    }
+    # What lasts from step to step: weights, norm statistics and momentum.
+    lasting = sum(t.nbytes for t in model.state_dict().values()) + sum(p.nbytes for p in model.parameters())
+    peak = {kind: lasting + peak_bytes(step) for kind, step in steps.items()}
+    return {
+        "model": name,
+        "batch_size": batch,
+        "image_size": size,
+        "precision": "bf16" if bf16 else "32",
+        **{f"{kind}_step_ms": value for kind, value in ms.items()},
+        **{f"{kind}_step_over_two_networks": value for kind, value in ratio.items()},
+        **{f"{kind}_peak_mb": value / 1e6 for kind, value in peak.items()},
+        **{f"{kind}_peak_over_super": peak[kind] / peak["super"] for kind in ("joint", "sequential")},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", default="results/training.json")
+    arguments = parser.parse_args()
+    with using_threads(arguments.threads):
+        rows = [
+            compare(name, batch, size, arguments.rounds, bf16)
+            for name, (batch, size) in CASES.items()
+            for bf16 in (False, True)
+        ]
+    for row in rows:
+        print(row)
+    write_result(arguments.out, {"threads": arguments.threads, "rounds": arguments.rounds, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
