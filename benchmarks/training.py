@@ -37,11 +37,13 @@ def step_of(
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             if objective is None:
-                F.cross_entropy(network(images), labels).backward()
+                loss = F.cross_entropy(network(images), labels)
             elif kind == "sequential":
-                objective.backward(images, labels)
+                loss = objective.backward(images, labels)
             else:
-                objective(images, labels).backward()
+                loss = objective(images, labels)
+        if kind != "sequential":
+            loss.backward()
         optimizer.step()
 
     return step

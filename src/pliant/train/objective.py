@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule
@@ -73,7 +74,9 @@ class Objective(nn.Module):
         """
 
         def differentiate(loss: Tensor) -> Tensor:
-            step(loss)
+            # The caller's autocast is for the forward passes; a backward pass repeats their types by itself.
+            with torch.autocast(x.device.type, enabled=False):
+                step(loss)
             return loss.detach()
 
         losses = self._each_pass(x, y, differentiate)
@@ -114,9 +117,7 @@ class Objective(nn.Module):
         elif term.on == "logits":
             value = logit_divergence(outputs.logits, teachers[term.teacher].logits, term.temperature, term.top_k)
         else:
-            value = feature_divergence(
-                outputs.features, teachers[term.teacher].features, term.temperature, term.stages
-            )
+            value = feature_divergence(outputs.features, teachers[term.teacher].features, term.temperature, term.stages)
         value = value * term.weight
         self.terms[term.name] = value.detach()
         return value
