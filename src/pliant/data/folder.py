@@ -1,0 +1,139 @@
+"""What lies in a folder of class folders: parts, classes, images; and what is wrong with it, in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["EXTENSIONS", "Listing", "Part", "list_folder"]
+
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+EXPECTED = "expected train/ and test/ (or val/), each with one folder of images per class"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of one part.
+
+    Attributes:
+        files: the images.
+        labels: the class of each.
+    """
+
+    files: tuple[Path, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A folder of class folders.
+
+    Attributes:
+        root: the folder that holds train/.
+        class_names: in alphabetical order.
+        parts: `train`; `test`, if there are images that choose nothing; `val`, if the folder sets images apart for
+            validation, else they are to be cut from the training part.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    parts: dict[str, Part]
+
+    @property
+    def count(self) -> int:
+        """Images in all parts."""
+        return sum(len(part.files) for part in self.parts.values())
+
+    def identity(self) -> list[tuple[str, str, int, int]]:
+        """Part, path, size and date of every file: what changes when an image does."""
+        found = []
+        for name, part in self.parts.items():
+            for path in part.files:
+                status = path.stat()
+                found.append((name, str(path), status.st_size, status.st_mtime_ns))
+        return found
+
+
+def list_folder(root: Path) -> Listing:
+    """Find the parts, classes and images of a folder.
+
+    With train/, val/ and test/, each is what its name says. With val/ alone next to train/, the official
+    validation images are the only ones held out: they serve as test images, so that nothing is chosen on them.
+
+    Args:
+        root: a folder with train/, or one that holds exactly one such folder.
+
+    Raises:
+        ValueError: no such folder, nothing in it, or classes and parts that do not fit together.
+    """
+    root = _find_root(root)
+    class_names = tuple(_class_folders(root / "train"))
+    found = [name for name in ("train", "val", "test") if (root / name).is_dir()]
+    parts = {name: _list_part(root / name, class_names) for name in found}
+    if "val" in parts and "test" not in parts:
+        parts["test"] = parts.pop("val")
+    return Listing(root, class_names, parts)
+
+
+def _find_root(root: Path) -> Path:
+    if not root.exists():
+        raise ValueError(f"{root}: no such folder")
+    if not root.is_dir():
+        raise ValueError(f"{root}: neither a folder nor an archive (.tar, .tar.gz, .tar.xz, .tar.bz2, .tgz or .zip)")
+    if (root / "train").is_dir():
+        return root
+    folders = _subfolders(root)
+    found = [root / name for name in folders if (root / name / "train").is_dir()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = _some([path.name for path in found])
+        raise ValueError(f"{root}: holds {len(found)} data sets ({names}), name one of them")
+    if not folders and not any(root.iterdir()):
+        raise ValueError(f"{root}: the folder is empty; {EXPECTED}")
+    raise ValueError(f"{root}: there is no folder train/ in it; {EXPECTED}")
+
+
+def _subfolders(folder: Path) -> list[str]:
+    hidden = (".", "__MACOSX")
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(hidden))
+
+
+def _class_folders(part: Path) -> list[str]:
+    names = _subfolders(part)
+    if not names:
+        raise ValueError(f"{part}: there are no class folders in it; {EXPECTED}")
+    return names
+
+
+def _list_part(part: Path, class_names: Sequence[str]) -> Part:
+    names = _class_folders(part)
+    strange = [name for name in names if name not in class_names]
+    if strange:
+        raise ValueError(f"{part}: class {_some(strange)} is not in train/, which has {_some(class_names)}")
+    files: list[Path] = []
+    labels: list[int] = []
+    for name in names:
+        images = _list_images(part / name)
+        if not images:
+            raise ValueError(f"{part / name}: the class has no images ({' '.join(EXTENSIONS)})")
+        files += images
+        labels += [class_names.index(name)] * len(images)
+    return Part(tuple(files), tuple(labels))
+
+
+def _list_images(folder: Path) -> list[Path]:
+    """Images in the folder and below it, in an order that is the same everywhere."""
+    found = []
+    for directory, _, names in os.walk(folder, followlinks=True):
+        found += [
+            Path(directory, name) for name in names if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
