@@ -26,7 +26,9 @@ def provenance() -> dict[str, Any]:
     return {
         "command": shlex.join(["python", str(Path(sys.argv[0]).resolve().relative_to(ROOT)), *sys.argv[1:]]),
         "commit": _git("rev-parse", "HEAD"),
-        "changed_files": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks", "recipes")),
+        "changed_files": bool(
+            _git("status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks", "recipes")
+        ),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "cpu": _cpu(),

@@ -65,7 +65,9 @@ def test_distillation_does_not_reach_the_super_net_alone(model, batch):
         torch.testing.assert_close(model.get_parameter(name).grad, with_distillation[name])
     assert model.get_parameter("layer1.0.bn1.skip.weight").grad is None
     assert with_distillation["layer1.0.bn1.skip.weight"].abs().sum() > 0
-    assert not torch.equal(model.get_parameter("layer1.0.conv1.weight").grad, with_distillation["layer1.0.conv1.weight"])
+    assert not torch.equal(
+        model.get_parameter("layer1.0.conv1.weight").grad, with_distillation["layer1.0.conv1.weight"]
+    )
 
 
 def test_the_terms_are_reported_and_add_up(model, batch):

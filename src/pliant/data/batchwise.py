@@ -11,29 +11,30 @@ from torch import Tensor
 from pliant.data.augment import Augment
 from pliant.data.dice import Dice, global_seed
 
-__all__ = ["erase", "mix", "random_crop", "random_flip"]
+__all__ = ["crop_and_flip", "erase", "mix"]
 
 ERASED_AREA = (0.02, 1 / 3)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 ERASE_ATTEMPTS = 10
 
 
-def random_crop(images_BCHW: Tensor, padding: int, dice: Dice) -> Tensor:
-    """Put zeros around each image and cut a window of the original size out of it."""
-    if not padding:
+def crop_and_flip(images_BCHW: Tensor, padding: int, flip: bool, dice: Dice) -> Tensor:
+    """Put zeros around each image, cut a window of the original size out of it, and mirror every second window."""
+    if not padding and not flip:
         return images_BCHW
-    batch, _, height, width = images_BCHW.shape
+    batch, channels, height, width = images_BCHW.shape
     device = images_BCHW.device
-    offset = dice.integers(2 * padding + 1, 2).to(device)
+    top, left = dice.integers(2 * padding + 1, 2).to(device).split(1, dim=1)
+    rows_BH = top + torch.arange(height, device=device)
+    columns_BW = left + torch.arange(width, device=device)
+    if flip:
+        mirrored = dice.chance(0.5).to(device)
+        columns_BW = torch.where(mirrored[:, None], columns_BW.flip(1), columns_BW)
     padded = F.pad(images_BCHW, [padding] * 4)
-    windows_BCYXHW = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: all windows there are
-    return windows_BCYXHW[torch.arange(batch, device=device), :, offset[:, 0], offset[:, 1]]
-
-
-def random_flip(images_BCHW: Tensor, dice: Dice) -> Tensor:
-    """Mirror every second image, left to right."""
-    flipped = dice.chance(0.5).to(images_BCHW.device)
-    return torch.where(flipped.view(-1, 1, 1, 1), images_BCHW.flip(3), images_BCHW)
+    # one gather for both: several times faster than indexing, and than mirroring on its own
+    places = rows_BH[:, :, None] * padded.shape[-1] + columns_BW[:, None, :]
+    places = places.view(batch, 1, height * width).expand(-1, channels, -1)
+    return padded.flatten(2).gather(2, places).view(batch, channels, height, width)
 
 
 def erase(images_BCHW: Tensor, probability: float, dice: Dice) -> Tensor:

@@ -122,7 +122,7 @@ class Split(ABC):
         scale, shift = self._normalisation(device)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         for share, pixels in zip(shares, self._pixels(shares, device, augment, (seed, epoch)), strict=True):
-            images = torch.addcmul(shift, pixels, scale)
+            images = pixels.to(torch.float32).mul_(scale).add_(shift)
             labels = self.labels[share.rows].to(device, non_blocking=True)
             if augment is not None and augment.erase:
                 images = erase(images, augment.erase, share.dice)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pliant.data.augment import Augment
-from pliant.data.batchwise import random_crop, random_flip
+from pliant.data.batchwise import crop_and_flip
 from pliant.data.split import Share, Split, Style
 
 __all__ = ["PixelStore", "TensorSplit", "channel_statistics"]
@@ -58,7 +58,7 @@ class TensorSplit(Split):
     ) -> Iterator[Tensor]:
         pixels = self._store.on(device)
         for share in shares:
-            batch = pixels[self._rows[share.rows].to(device, non_blocking=True)]
+            batch = pixels.index_select(0, self._rows[share.rows].to(device, non_blocking=True))
             if augment is not None:
                 batch = self._vary(batch, augment, share)
             yield self._scale(batch)
@@ -73,10 +73,7 @@ class TensorSplit(Split):
 
     def _vary(self, batch: Tensor, augment: Augment, share: Share) -> Tensor:
         padding = batch.shape[-1] // 8 if augment.padding is None else augment.padding
-        batch = random_crop(batch, padding, share.dice)
-        if self.style.flips(augment):
-            batch = random_flip(batch, share.dice)
-        return batch
+        return crop_and_flip(batch, padding, self.style.flips(augment), share.dice)
 
 
 Channels = tuple[float, float, float]

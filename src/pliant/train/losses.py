@@ -15,9 +15,7 @@ def label_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> 
     return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
 
 
-def logit_divergence(
-    student: Tensor, teacher: Tensor, temperature: float = 1.0, top_k: int | None = None
-) -> Tensor:
+def logit_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0, top_k: int | None = None) -> Tensor:
     """KL divergence of the student's class distribution from the teacher's, times the temperature squared.
 
     With `top_k`, both are restricted to the classes that the teacher ranks highest and normalised again.

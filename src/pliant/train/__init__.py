@@ -1,0 +1,1 @@
+"""Training: executes a plan on a model, from a recipe."""

@@ -1,0 +1,250 @@
+"""`train`: from a recipe to a run folder, on Lightning."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+
+from pliant.adapt import adapt_
+from pliant.checkpoint import save
+from pliant.core.adaptive import AdaptiveModule
+from pliant.create import ModelSource
+from pliant.data import load_data
+from pliant.extract import extract
+from pliant.train.callbacks import LAST, Reseed, RunFolder, WeightAverage
+from pliant.train.feed import TrainFeed, ValidationFeed
+from pliant.train.files import AtomicCheckpointIO, read_state, remove_leftovers, write_file
+from pliant.train.module import TrainingModule, TrainingStopped
+from pliant.train.objective import Objective
+from pliant.train.processes import Place, choose_place
+from pliant.train.progress import ProgressBar
+from pliant.train.recipe import Recipe
+from pliant.train.records import Row
+
+if TYPE_CHECKING:
+    from pliant.data import ImageData
+
+__all__ = ["RunResult", "TrainingStopped", "train"]
+
+RECIPE = "recipe.yaml"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished training.
+
+    Attributes:
+        out: the run folder.
+        model: the trained network, on the CPU and in eval mode; its moving average if the recipe has one.
+        rows: one dictionary an epoch, as in metrics.csv.
+    """
+
+    out: Path
+    model: nn.Module
+    rows: list[Row]
+
+
+def train(
+    recipe: Recipe,
+    *,
+    data: ImageData | str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str],
+    resume: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+    log: Callable[[str], None] | None = print,
+) -> RunResult:
+    """Train a network.
+
+    The folder `out` then holds the network (`pliant.load(out)`), metrics.csv with a line an epoch,
+    tensorboard/, recipe.yaml, and last.ckpt, from which a killed training goes on exactly as if it had
+    not been killed: same losses, on the CPU bit for bit. Started by `torchrun`, all processes train one network.
+
+    Args:
+        recipe: what to train, and how.
+        data: takes the place of the recipe's data source.
+        out: the run folder.
+        resume: go on from the last checkpoint in `out`; where there is none yet, start.
+        device: `auto`, `cpu`, `cuda` or `cuda:1`.
+        progress: show a progress bar if the standard output is a terminal.
+        log: gets a line an epoch; none = silent.
+
+    Raises:
+        ValueError: the recipe does not fit the data or the device; `out` holds a training already; with
+            `resume`, a training of another recipe, or a damaged checkpoint.
+        CheckpointError: a file cannot be written; the ones written before are whole.
+        TrainingStopped: a loss became NaN or infinite.
+    """
+    out = Path(out)
+    place = choose_place(device)
+    if isinstance(data, str | os.PathLike):
+        recipe, data = recipe.replace(data=recipe.data.replace(source=os.fspath(data))), None
+    checkpoint = _checkpoint_to_resume(out, recipe, resume)
+    if data is None:
+        data = load_data(
+            recipe.data.source,
+            image_size=recipe.data.image_size,
+            val_fraction=recipe.data.val_fraction,
+            seed=recipe.seed,
+        )
+    torch.manual_seed(recipe.seed)
+    source = ModelSource(
+        name=recipe.model.name, num_classes=len(data.class_names), options=recipe.model.options
+    )
+    module, rows = _fit(_build_model(source, recipe), recipe, data, place, out, checkpoint, progress, log)
+    model = module.evaluated.to("cpu").eval()
+    if place.rank == 0:
+        _save_network(model, source, recipe, data, out)
+    return RunResult(out, model, rows)
+
+
+def _checkpoint_to_resume(out: Path, recipe: Recipe, resume: bool) -> Path | None:
+    """Refuse to overwrite a training, and to go on with another one."""
+    last = out / LAST
+    if not resume:
+        found = [name for name in (LAST, "model.safetensors") if (out / name).exists()]
+        if found:
+            raise ValueError(f"{out} holds a training already ({found[0]}); resume it, or choose another folder")
+        return None
+    if not last.exists():
+        return None
+    before = Recipe.from_dict(read_state(last)["pliant"]["recipe"])
+    changed = [f"{name} was {old!r}, is {new!r}" for name, (old, new) in before.differences(recipe).items()]
+    if changed:
+        raise ValueError(f"cannot resume {out} with another recipe: {'; '.join(changed)}")
+    return last
+
+
+def _build_model(source: ModelSource, recipe: Recipe) -> nn.Module:
+    """Make the network; one that is trained on its own starts from the very weights it would have in the adaptive one."""
+    model = source.create(pretrained=recipe.model.pretrained)
+    if recipe.adapt is not None:
+        model = adapt_(model, recipe.adapt.depth)
+        if recipe.only:
+            model = extract(model, recipe.only)
+    # A saved network comes back in eval mode, a created one in train mode: be sure.
+    model.train()
+    return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
+
+
+def _fit(
+    model: nn.Module,
+    recipe: Recipe,
+    data: ImageData,
+    place: Place,
+    out: Path,
+    checkpoint: Path | None,
+    progress: bool,
+    log: Callable[[str], None] | None,
+) -> tuple[TrainingModule, list[Row]]:
+    """Run Lightning; returns what was trained and the rows of metrics.csv."""
+    feed = TrainFeed(data.train, recipe, place, epoch=lambda: trainer.current_epoch)
+    val_feed = ValidationFeed(data.val, recipe, place)
+    plan = recipe.plan.build(model.space) if isinstance(model, AdaptiveModule) else None
+    objective = Objective(model, plan, label_smoothing=recipe.label_smoothing)
+    module = TrainingModule(objective, recipe, num_classes=len(data.class_names), steps_per_epoch=len(feed))
+
+    bar = ProgressBar(batch_size=recipe.batch_size) if progress and place.rank == 0 and sys.stdout.isatty() else None
+    log = log or (lambda text: None)
+    folder = RunFolder(out, recipe, bar.say if bar and log is print else log, batch_size=feed.batch_size)
+    callbacks: list[L.Callback] = [Reseed(recipe.seed), folder]
+    callbacks += [WeightAverage(recipe)] if recipe.ema else []
+    callbacks += [bar] if bar else []
+    if place.rank == 0:
+        _prepare_folder(out, recipe)
+    with _quiet():
+        trainer = _trainer(recipe, place, callbacks, validate=len(data.val) > 0, plain=plan is None)
+        trainer.fit(module, feed, val_feed, ckpt_path=checkpoint, weights_only=True)
+    return module, folder.rows
+
+
+def _prepare_folder(out: Path, recipe: Recipe) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {out}: {error.strerror}") from None
+    remove_leftovers(out / LAST)
+    write_file(out / RECIPE, recipe.to_yaml().encode())
+
+
+def _trainer(
+    recipe: Recipe, place: Place, callbacks: list[L.Callback], *, validate: bool, plain: bool
+) -> L.Trainer:
+    strategy: Any = "auto"
+    if place.world_size > 1:
+        strategy = DDPStrategy(
+            process_group_backend="nccl" if place.device.type == "cuda" else "gloo",
+            broadcast_buffers=False,  # RunFolder does it once an epoch
+            find_unused_parameters=not plain,  # a term that starts late leaves norms unused until then
+        )
+    on_cuda = place.device.type == "cuda"
+    return L.Trainer(
+        accelerator="cuda" if on_cuda else "cpu",
+        devices=[place.device.index] if on_cuda and place.world_size == 1 else place.local_world_size,
+        num_nodes=place.nodes,
+        strategy=strategy,
+        precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
+        max_epochs=recipe.epochs,
+        check_val_every_n_epoch=recipe.validate_every,
+        limit_val_batches=1.0 if validate else 0,
+        num_sanity_val_steps=0,
+        gradient_clip_val=recipe.clip_norm if recipe.backward == "joint" else None,
+        sync_batchnorm=recipe.sync_batchnorm,
+        benchmark=on_cuda,
+        use_distributed_sampler=False,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        logger=False,
+        enable_checkpointing=True,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what Lightning tells its own users, and is not for ours."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _save_network(model: nn.Module, source: ModelSource, recipe: Recipe, data: ImageData, out: Path) -> None:
+    plain = not isinstance(model, AdaptiveModule)
+    save(
+        model,
+        out,
+        only=recipe.only or None,
+        adapted_with=(recipe.adapt.depth,) if plain and recipe.adapt else None,
+        source=source,
+        info={
+            "data": data.name,
+            "class_names": list(data.class_names),
+            "image_size": data.image_size,
+            "mean": list(data.mean),
+            "std": list(data.std),
+            "precision": recipe.precision,
+            "epochs": recipe.epochs,
+            "seed": recipe.seed,
+        },
+    )
