@@ -29,8 +29,8 @@ from pliant.train.recipe import PlanChoice, Recipe
 # The recipe of each study, and its runs: what differs from the recipe.
 STUDIES = {"cifar10": "recipes/cifar10_resnet20.yaml", "cifar10-resnet32": "recipes/cifar10_resnet32.yaml"}
 RUNS: dict[str, dict[str, Any]] = {
-    "super": {"only": "largest"},
-    "base": {"only": "smallest"},
+    "super": {"only": "FFF"},
+    "base": {"only": "TTT"},
     "adn": {"plan": PlanChoice(name="adn")},
     "adn-logits": {"plan": PlanChoice(name="adn", options={"features": False})},
     "adn-sum": {"plan": PlanChoice(name="adn-sum")},
