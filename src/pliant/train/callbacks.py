@@ -13,10 +13,10 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pliant.train.files import write_file
 from pliant.train.module import TrainingModule
 from pliant.train.recipe import Recipe
 from pliant.train.records import Row, Scalars, csv_text, line
-from pliant.train.files import write_file
 
 __all__ = ["Reseed", "RunFolder", "WeightAverage"]
 

@@ -100,9 +100,7 @@ def train(
             seed=recipe.seed,
         )
     torch.manual_seed(recipe.seed)
-    source = ModelSource(
-        name=recipe.model.name, num_classes=len(data.class_names), options=recipe.model.options
-    )
+    source = ModelSource(name=recipe.model.name, num_classes=len(data.class_names), options=recipe.model.options)
     module, rows = _fit(_build_model(source, recipe), recipe, data, place, out, checkpoint, progress, log)
     model = module.evaluated.to("cpu").eval()
     if place.rank == 0:
@@ -179,9 +177,7 @@ def _prepare_folder(out: Path, recipe: Recipe) -> None:
     write_file(out / RECIPE, recipe.to_yaml().encode())
 
 
-def _trainer(
-    recipe: Recipe, place: Place, callbacks: list[L.Callback], *, validate: bool, plain: bool
-) -> L.Trainer:
+def _trainer(recipe: Recipe, place: Place, callbacks: list[L.Callback], *, validate: bool, plain: bool) -> L.Trainer:
     strategy: Any = "auto"
     if place.world_size > 1:
         strategy = DDPStrategy(

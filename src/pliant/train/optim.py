@@ -31,9 +31,7 @@ def build_schedule(optimizer: TorchOptimizer, config: Schedule, *, epochs: int, 
     if config.name == "one_cycle":
         # Momentum stays as the recipe says: cycling it too would make the recipe's value a lie.
         peaks = [group["lr"] for group in optimizer.param_groups]
-        return lr_scheduler.OneCycleLR(
-            optimizer, peaks, total_steps=steps, pct_start=config.rise, cycle_momentum=False
-        )
+        return lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=config.rise, cycle_momentum=False)
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     if config.name == "cosine":
         # The last step, not the one after it, has the final rate.
