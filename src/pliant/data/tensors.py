@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pliant.data.augment import Augment
+from pliant.data.autoaugment import auto_augment
 from pliant.data.batchwise import crop_and_flip
 from pliant.data.split import Share, Split, Style
 
@@ -73,7 +74,8 @@ class TensorSplit(Split):
 
     def _vary(self, batch: Tensor, augment: Augment, share: Share) -> Tensor:
         padding = batch.shape[-1] // 8 if augment.padding is None else augment.padding
-        return crop_and_flip(batch, padding, self.style.flips(augment), share.dice)
+        batch = crop_and_flip(batch, padding, self.style.flips(augment), share.dice)
+        return batch if augment.auto == "none" else auto_augment(batch, augment, share.dice)
 
 
 Channels = tuple[float, float, float]
@@ -81,14 +83,18 @@ Channels = tuple[float, float, float]
 
 def channel_statistics(pixels: Tensor) -> tuple[Channels, Channels]:
     """Return mean and standard deviation of the three channels of bytes `[images, 3, h, w]`, in [0, 1]."""
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels.unbind(1)])
-    values = torch.arange(256, dtype=torch.float64) / 255
-    shares = counts.double() / counts.sum(dim=1, keepdim=True)
-    mean = shares @ values
-    variance = (shares * (values - mean[:, None]).square()).sum(dim=1)
-    # images of one colour have no spread to normalise
-    std = torch.where(variance > 0, variance.sqrt(), 1.0)
-    return _rounded(mean), _rounded(std)
+    total = torch.zeros(3, dtype=torch.int64)
+    squares = torch.zeros(3, dtype=torch.int64)
+    for chunk in pixels.split(512):  # in integers: exact, so the same on every machine
+        wide = chunk.int()
+        total += wide.sum(dim=(0, 2, 3))
+        squares += wide.square_().sum(dim=(0, 2, 3))
+    count = pixels.numel() / 3
+    mean = total.double() / count
+    variance = squares.double() / count - mean.square()
+    # images of one colour have no spread to divide by
+    std = torch.where(variance > 1e-3, variance.clamp(min=0).sqrt(), 255.0)
+    return _rounded(mean / 255), _rounded(std / 255)
 
 
 def _rounded(values: Tensor) -> Channels:
