@@ -18,9 +18,7 @@ class FixedSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(
-        self, batch_size: int, *, device="cpu", dtype=torch.float32
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, batch_size: int, *, device="cpu", dtype=torch.float32) -> Iterator[tuple[Tensor, Tensor]]:
         images, labels = self.images.to(device, dtype), self.labels.to(device)
         yield from zip(images.split(batch_size), labels.split(batch_size), strict=True)
 

@@ -44,9 +44,7 @@ def test_accuracy_is_that_of_the_switched_model(adapted, data):
 
 def test_the_sub_networks_of_the_fixture_answer_differently(adapted, data):
     """Otherwise the test above could not tell one sub-network from another."""
-    answers = {
-        tuple(adapted(data.test.images, subnet=subnet).argmax(1).tolist()) for subnet in adapted.subnets
-    }
+    answers = {tuple(adapted(data.test.images, subnet=subnet).argmax(1).tolist()) for subnet in adapted.subnets}
     assert len(answers) > 1
 
 
@@ -196,6 +194,15 @@ def test_describe_of_a_plain_network_is_one_row():
     network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten())
     table = describe(network, 4)
     assert table.rows == [{"subnet": "Sequential", "gmacs": 96 / 1e9, "params_m": 8 / 1e6}]
+
+
+def test_grey_images_are_measured_too():
+    model = pliant.adapt_(pliant.create_model("pliant:resnet20", in_channels=1), pliant.Depth())
+    grey = measure(model, image_size=16, subnets=["TTT"], **QUICK).rows[0]
+    colour = measure(
+        pliant.adapt_(pliant.create_model("pliant:resnet20"), pliant.Depth()), image_size=16, subnets=["TTT"], **QUICK
+    ).rows[0]
+    assert colour["gmacs"] - grey["gmacs"] == pytest.approx(2 * 16 * 9 * 16 * 16 / 1e9)
 
 
 def test_fingerprints_tell_networks_apart(adapted):

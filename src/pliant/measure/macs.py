@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-__all__ = ["count_gmacs", "count_macs", "count_params_m"]
+__all__ = ["count_gmacs", "count_macs", "count_params_m", "image_shape"]
 
 Shape = Sequence[int]
 _aten = torch.ops.aten
 
 
 def count_gmacs(network: nn.Module, image_size: int) -> float:
-    """Count the multiply-accumulates of one square RGB image, in 10^9.
+    """Count the multiply-accumulates of one square image, in 10^9.
 
     The network is run on PyTorch's meta device, which computes shapes and no values: a large network costs
     milliseconds and no memory. One that cannot run there (its path depends on values) is run as it is.
@@ -41,7 +41,7 @@ def count_gmacs(network: nn.Module, image_size: int) -> float:
         macs = count_macs(lambda: _run_on_meta(network, image_size))
     except (NotImplementedError, RuntimeError):
         parameter = next(network.parameters())
-        image = torch.zeros(1, 3, image_size, image_size, dtype=parameter.dtype, device=parameter.device)
+        image = torch.zeros(image_shape(network, image_size), dtype=parameter.dtype, device=parameter.device)
         macs = count_macs(lambda: network(image))
     return macs / 1e9
 
@@ -59,12 +59,19 @@ def count_params_m(network: nn.Module) -> float:
     return sum(parameter.numel() for parameter in network.parameters()) / 1e6
 
 
+def image_shape(network: nn.Module, image_size: int, batch_size: int = 1) -> tuple[int, int, int, int]:
+    """Return the shape of the images that a network takes: its first convolution says how many channels."""
+    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    channels = 3 if first is None else first.in_channels
+    return batch_size, channels, image_size, image_size
+
+
 def _run_on_meta(network: nn.Module, image_size: int) -> None:
     """Run `network` over stand-ins that have a shape and no memory; it stays as it is itself."""
     tensors = chain(network.named_parameters(), network.named_buffers())
     stand_ins: dict[str, Tensor] = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     dtype = next(network.parameters()).dtype
-    image = torch.empty(1, 3, image_size, image_size, dtype=dtype, device="meta")
+    image = torch.empty(image_shape(network, image_size), dtype=dtype, device="meta")
     torch.func.functional_call(network, stand_ins, (image,))
 
 

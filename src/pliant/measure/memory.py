@@ -17,9 +17,7 @@ __all__ = ["peak_bytes", "peak_memory_mb"]
 
 
 @torch.inference_mode()
-def peak_memory_mb(
-    network: nn.Module, images: Tensor, run: Callable[[Tensor], object] | None = None
-) -> float:
+def peak_memory_mb(network: nn.Module, images: Tensor, run: Callable[[Tensor], object] | None = None) -> float:
     """Measure the most memory that a forward pass holds: weights, images and what is computed, in 10^6 bytes.
 
     See `peak_bytes` for what is seen of the part that is computed.

@@ -17,6 +17,7 @@ from pliant.measure.candidates import Candidate, evaluating, find_candidates, mo
 from pliant.measure.describe import structure_info, structure_row
 from pliant.measure.environment import describe_environment, device_name, resolve_device
 from pliant.measure.latency import interleaved_ms, summarise_ms, using_threads
+from pliant.measure.macs import image_shape
 from pliant.measure.memory import peak_memory_mb
 from pliant.measure.operators import count_operators
 from pliant.measure.table import Table
@@ -101,8 +102,8 @@ def measure(
     """
     if through not in ("extracted", "switched"):
         raise ValueError(f"through={through!r}: allowed are 'extracted' and 'switched'")
-    if batch_size < 1 or eval_batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}, eval_batch_size={eval_batch_size}: both need to be >= 1")
+    # Refused here, not where they are used, because minutes of measuring accuracy may lie between.
+    _at_least_one(batch_size=batch_size, eval_batch_size=eval_batch_size, threads=threads, rounds=rounds)
     image_size = _image_size(image_size, data)
     parameter = _first_parameter(model)
     resolved_dtype = _dtype(parameter.dtype if dtype is None else dtype)
@@ -115,7 +116,8 @@ def measure(
         rows = _structure_rows(candidates, image_size, on_progress)
         if data is not None:
             info |= _add_accuracy(rows, candidates, data, split, eval_batch_size, on_progress)
-        images = torch.randn(batch_size, 3, image_size, image_size).to(resolved_device, resolved_dtype)
+        shape, generator = image_shape(model, image_size, batch_size), torch.Generator().manual_seed(0)
+        images = torch.randn(shape, generator=generator).to(resolved_device, resolved_dtype)
         conditions = _Conditions(images, threads, rounds, warmup, through)
         if latency:
             info |= _add_latency(rows, candidates, conditions, on_progress)
@@ -196,6 +198,12 @@ def _add_memory(
 def _add_operators(rows: list[Row], candidates: Sequence[Candidate], image: Tensor) -> None:
     for row, candidate in zip(rows, candidates, strict=True):
         row["operators"] = count_operators(partial(candidate.run, image)).total()
+
+
+def _at_least_one(**options: int | None) -> None:
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: allowed are whole numbers from 1 on")
 
 
 def _image_size(image_size: int | None, data: ImageData | None) -> int:

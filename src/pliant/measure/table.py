@@ -123,9 +123,7 @@ class Table:
             raise TableError(f"not a table: {error}") from None
         match document:
             case {"version": int(version)} if version > FORMAT_VERSION:
-                raise TableError(
-                    f"table version {version} is newer than this pliant knows ({FORMAT_VERSION})"
-                )
+                raise TableError(f"table version {version} is newer than this pliant knows ({FORMAT_VERSION})")
             case {"version": int(), "info": dict(info), "rows": list(rows)}:
                 return cls(rows, info)
         raise TableError("not a table: expected a JSON object with version, info and rows")
