@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pliant.measure import latency
 from pliant.measure.latency import interleaved_ms, summarise_ms, using_threads
 
 
@@ -32,7 +33,7 @@ def test_drift_falls_on_all_alike(monkeypatch):
         clock.calls += 1
         clock.now += clock.calls
 
-    monkeypatch.setattr("pliant.measure.latency.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     times = interleaved_ms({"first": work, "second": work}, rounds=100, warmup=0)
     medians = [summarise_ms(values)["latency_ms"] for values in times.values()]
     assert medians[0] == pytest.approx(medians[1], rel=0.05)
