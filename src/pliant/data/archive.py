@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import os
 import shutil
@@ -51,8 +52,10 @@ def _unpack_beside(archive: Path, folder: Path) -> None:
     try:
         (_unpack_zip if archive.name.lower().endswith(".zip") else _unpack_tar)(archive, beside)
         os.replace(beside, folder)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, RuntimeError) as error:
-        raise ValueError(f"cannot unpack {archive}: {' '.join(str(error).split()) or type(error).__name__}") from None
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, lzma.LZMAError, zlib.error):
+        raise ValueError(f"cannot unpack {archive}: it is damaged, or not what its name says") from None
+    except RuntimeError as error:  # a zip that is encrypted, or compressed in a way unknown to Python
+        raise ValueError(f"cannot unpack {archive}: {error}") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pliant.data.augment import Augment
 from pliant.data.decode import read_image, to_bytes
-from pliant.data.dice import global_seed
+from pliant.data.dice import global_seed, new_generator
 from pliant.data.split import Share, Split, Style
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ MARGIN = 224 / 256
 
 def default_workers() -> int:
     """Return a number of worker processes for this machine."""
+    if hasattr(os, "sched_getaffinity"):  # a container may own fewer cores than the machine has
+        return min(8, len(os.sched_getaffinity(0)))
     return min(8, os.cpu_count() or 1)
 
 
@@ -60,6 +62,7 @@ class FileSplit(Split):
             num_workers=min(self._workers, len(shares)),
             pin_memory=device.type == "cuda",
             collate_fn=_stack,
+            generator=new_generator(*name, "workers"),  # else it would draw from torch's own
         )
         for batch in loader:
             if isinstance(batch, str):
