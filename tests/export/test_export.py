@@ -139,8 +139,9 @@ def test_fixed_batch_and_other_channels(tmp_path):
 def test_image_size_known_to_the_library(tmp_path):
     assert export(create_model("torchvision:resnet18"), tmp_path / "n.pt2").image_shape == (3, 224, 224)
     assert export(adapted(), tmp_path / "m.pt2", info={"image_size": 24}).image_shape == (3, 24, 24)
-    with pytest.raises(ExportError, match="pass image_size="):
-        export(adapted(), tmp_path / "o.pt2")
+    assert export(adapted(), tmp_path / "o.pt2").image_shape == (3, 32, 32)
+    with pytest.raises(ExportError, match="this Restless does not say its image size; pass image_size="):
+        export(Restless(), tmp_path / "p.pt2")
 
 
 class Restless(nn.Module):

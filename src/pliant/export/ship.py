@@ -209,12 +209,13 @@ def _for_inference(model: nn.Module) -> nn.Module:
 
 
 def _usual_image_size(model: nn.Module) -> int:
-    """What the library made a network for: timm writes it down, torchvision's take 224."""
+    """What the library made a network for: timm writes it down, torchvision's take 224, ours are for CIFAR."""
     described = getattr(model, "pretrained_cfg", None)
     if isinstance(described, Mapping) and described.get("input_size"):
         return described["input_size"][-1]
-    if any(cls.__module__.startswith("torchvision.models.") for cls in type(model).__mro__):
-        return 224
+    for package, size in (("torchvision.models.", 224), ("pliant.models.", 32)):
+        if any(cls.__module__.startswith(package) for cls in type(model).__mro__):
+            return size
     name = type(model).__name__
     raise ExportError(f"image_size: this {name} does not say its image size; pass image_size=")
 

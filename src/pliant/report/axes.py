@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pliant.report.scene import Box, Item, Line, Text, text_width
 
@@ -44,7 +45,13 @@ class Axis:
 
 
 def linear_axis(
-    values: Sequence[float], *, ticks: int = 5, least_span: float = 0.0, whole: bool = False, margin: float = 0.08
+    values: Sequence[float],
+    *,
+    ticks: int = 5,
+    least_span: float = 0.0,
+    whole: bool = False,
+    ceiling: float = math.inf,
+    margin: float = 0.08,
 ) -> Axis:
     """Choose round ticks for an axis that shows all `values`.
 
@@ -53,16 +60,17 @@ def linear_axis(
         ticks: about how many ticks.
         least_span: show at least so much, so that noise does not look like a trend.
         whole: ticks at whole numbers only.
+        ceiling: no ticks beyond what can be, such as 100 %.
         margin: room beyond the outermost values, as a fraction of the span.
     """
     from matplotlib.ticker import MaxNLocator
 
     low, high = min(values), max(values)
-    span = max(high - low, least_span, abs(high) * 1e-3, 1e-9)
+    span = max(high - low, least_span, abs(high) * 1e-3) or 1.0
     middle = (low + high) / 2
     low, high = middle - span * (0.5 + margin), middle + span * (0.5 + margin)
     locator = MaxNLocator(nbins=ticks, steps=[1, 2, 2.5, 5, 10], integer=whole)
-    shown = tuple(float(tick) for tick in locator.tick_values(low, high) if low <= tick <= high)
+    shown = tuple(float(tick) for tick in locator.tick_values(low, high) if low <= tick <= min(high, ceiling))
     return Axis(shown, _labels(shown), low, high)
 
 
@@ -77,7 +85,7 @@ def log_axis(values: Sequence[float]) -> Axis:
 
 def _labels(ticks: Sequence[float]) -> tuple[str, ...]:
     """Write all ticks with the same number of decimals, as few as say the truth."""
-    step = min((b - a for a, b in zip(ticks, ticks[1:], strict=False)), default=1.0)
+    step = min((b - a for a, b in pairwise(ticks)), default=1.0)
     decimals = next(
         (count for count in range(7) if all(abs(round(tick, count) - tick) < step * 1e-3 for tick in ticks)), 7
     )

@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,17 @@ def _epochs(path: Path) -> list[dict[str, float]]:
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [
-                {name: float(value) for name, value in row.items() if name and value} for row in csv.DictReader(file)
-            ]
-    except (ValueError, TypeError, csv.Error) as error:
+            return [_numbers(row) for row in csv.DictReader(file)]
+    except (ValueError, csv.Error) as error:
         raise ReportError(f"{path} is damaged: {error}") from None
+
+
+def _numbers(row: Mapping[str | None, Any]) -> dict[str, float]:
+    """The values that are there; one that is no finite number leaves a gap in its curve."""
+    if None in row or None in row.values():
+        raise ValueError("a line has more or fewer values than the first line names")
+    numbers = {name: float(value) for name, value in row.items() if name and value}
+    return {name: number for name, number in numbers.items() if isfinite(number)}
 
 
 def _trained(table: Table, recipe: Recipe | None) -> frozenset[str] | None:

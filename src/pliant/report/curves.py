@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 
@@ -23,17 +24,18 @@ Curve = Sequence[tuple[float, float]]
 
 def accuracy_curves(epochs: Sequence[Mapping[str, float]], *, width: float, plot_height: float) -> Scene | None:
     """Draw the validation accuracy of every sub-network that was validated; none where there is none."""
-    curves = _curves(epochs, "val_acc1_")
+    curves = _curves(epochs, "val_acc1")
     if not curves:
         return None
-    largest_first = sorted(curves.items(), key=lambda entry: (entry[0].count("T"), entry[0]))
-    shown = {f"{name} {curve[-1][1]:.1f} %": curve for name, curve in largest_first}
+    largest_first = sorted(curves.items(), key=lambda entry: entry[0].count("T"))
+    shown = {f"{name} {curve[-1][1]:.1f} %".strip(): curve for name, curve in largest_first}
     return _chart("Validation accuracy", "top-1 accuracy on validation images, %", shown, width, plot_height)
 
 
 def loss_curves(epochs: Sequence[Mapping[str, float]], *, width: float, plot_height: float) -> Scene | None:
     """Draw the training loss and its terms; none where there is none."""
-    curves = {_SUM: curve for curve in _curves(epochs, "train_loss").values()}
+    whole = list(_curves(epochs, "train_loss").values())
+    curves = {_SUM: whole[0]} if whole else {}
     terms = {_say_term(name): curve for name, curve in _curves(epochs, "loss_").items()}
     if len(terms) > 1:
         curves |= terms
@@ -44,7 +46,10 @@ def loss_curves(epochs: Sequence[Mapping[str, float]], *, width: float, plot_hei
 
 def _curves(epochs: Sequence[Mapping[str, float]], prefix: str) -> dict[str, Curve]:
     names = dict.fromkeys(name for row in epochs for name in row if name.startswith(prefix))
-    curves = {name.removeprefix(prefix): [(row["epoch"], row[name]) for row in epochs if name in row] for name in names}
+    curves = {
+        name.removeprefix(prefix).strip("_"): [(row["epoch"], row[name]) for row in epochs if name in row]
+        for name in names
+    }
     return {name: curve for name, curve in curves.items() if curve}
 
 
@@ -64,7 +69,7 @@ def _chart(title: str, y_title: str, curves: Mapping[str, Curve], width: float, 
     right = width - (label_width if at_the_end else 12)
     area = Box(_LEFT, legend_height + _TOP, right, legend_height + _TOP + plot_height)
     x = linear_axis([epoch for curve in curves.values() for epoch, _ in curve], whole=True, least_span=1, margin=0.02)
-    y = log_axis(values) if logarithmic else linear_axis(values)
+    y = log_axis(values) if logarithmic else linear_axis(values, ceiling=math.inf if "loss" in y_title else 100)
 
     items: list[Item] = [*entries, *frame(area, x, y, "epoch", y_title)]
     ends: list[tuple[float, str, str]] = []

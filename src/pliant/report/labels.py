@@ -13,7 +13,7 @@ __all__ = ["Label", "place_labels"]
 _SIZE = 12.0
 # To the upper right first, then around; a name far from its point gets a line that leads to it.
 _ANGLES = (-45, 45, -135, 135, 0, 180, -90, 90, -20, 20, -160, 160, -70, 70, -110, 110)
-_DISTANCES = (3.0, 9.0, 17.0, 27.0, 39.0)
+_DISTANCES = (3.0, 9.0, 17.0, 27.0, 39.0, 53.0, 70.0, 90.0)
 _LEADER_FROM = 9.0
 
 
@@ -90,7 +90,7 @@ def _best(
                 continue
             if distance >= _LEADER_FROM:
                 own, leader = _around(label), _leader(label, box, angle)
-                if any(_crosses(other, *leader) for other in (*points, *taken) if other != own):
+                if any(_crosses(other, *leader) for other in (*points, *taken) if not other.overlaps(own)):
                     continue
             cost = distance + 0.4 * rank + 12.0 * any(_crosses(box, *segment) for segment in segments)
             if best is None or cost < best[0]:

@@ -85,7 +85,7 @@ def measured_how(run: Run) -> Facts:
         images = f"{info['images']:,} " if info.get("images") else ""
         facts.append(("Accuracy", f"on {images}{info.get('split', '')} images of {info['data']}".replace("  ", " ")))
     if any("latency_ms" in row for row in run.rows):
-        facts.append(("Latency", _latency_how(info)))
+        facts.append(("Latency", _latency_how(info, len(run.rows))))
     if info.get("image_size"):
         facts.append(("Images", f"{info['image_size']} × {info['image_size']} pixels"))
     device = [str(info[key]) for key in ("device", "cpu") if info.get(key)]
@@ -169,7 +169,7 @@ def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−") if round(value, 2) else "0.00"
 
 
-def _latency_how(info: Mapping[str, Any]) -> str:
+def _latency_how(info: Mapping[str, Any], networks: int) -> str:
     parts = []
     if info.get("batch_size"):
         parts.append(f"batches of {info['batch_size']}")
@@ -177,8 +177,9 @@ def _latency_how(info: Mapping[str, Any]) -> str:
         parts.append(f"{info['threads']} thread{'s' if info['threads'] != 1 else ''}")
     if info.get("dtype"):
         parts.append(str(info["dtype"]))
-    rounds = f"median of {info['rounds']} rounds, " if info.get("rounds") else ""
-    return f"{rounds}the sub-networks taking turns" + (": " if parts else "") + ", ".join(parts)
+    rounds = f"median of {info['rounds']} rounds" if info.get("rounds") else "median"
+    turns = " in which the sub-networks take turns" if networks > 1 else ""
+    return f"{rounds}{turns}; {', '.join(parts)}".removesuffix("; ")
 
 
 def _duration(seconds: float) -> str:

@@ -26,7 +26,8 @@ _WIDE = {"width": 540.0, "plot_height": 330.0}
 _NARROW = {"width": 350.0, "plot_height": 270.0}
 _THEMES = {"light": LIGHT, "dark": DARK}
 
-Draw = Callable[..., Scene | None]
+Pair = tuple[Scene, Scene]
+"""One chart: wide and narrow."""
 
 
 def report(
@@ -56,37 +57,41 @@ def report(
     if out.is_dir():
         out = out / "report.html"
     out.parent.mkdir(parents=True, exist_ok=True)
-    groups = _charts(run)
-    for name, charts in groups.items():
-        _write_images(out.parent, name, [draw(**_WIDE) for draw in charts])
+    charts = _charts(run)
+    for name, pairs in charts.items():
+        _write_images(out.parent, name, [wide for wide, _ in pairs])
     with write_atomically(out) as temporary:
-        temporary.write_text(_page(run, groups), encoding="utf-8")
+        temporary.write_text(_page(run, charts), encoding="utf-8")
     return out
 
 
-def _charts(run: Run) -> dict[str, list[Draw]]:
-    """What can be drawn: for each image file the charts in it, as functions of their size."""
+def _charts(run: Run) -> dict[str, list[Pair]]:
+    """Draw what can be drawn, in both shapes, by the name of the image file it goes into."""
     costs = costs_of(run.rows)
-    groups: dict[str, list[Draw]] = {
-        f"accuracy-over-{name}": [lambda cost=costs[key], **size: accuracy_over(run, cost, **size)]
-        for key, name in (("gmacs", "macs"), ("latency_ms", "latency"))
-        if key in costs
-    }
-    groups["training"] = [
-        lambda **size: accuracy_curves(run.epochs, **size),
-        lambda **size: loss_curves(run.epochs, **size),
-    ]
-    drawn = {name: [draw for draw in charts if draw(**_WIDE) is not None] for name, charts in groups.items()}
-    return {name: charts for name, charts in drawn.items() if charts}
+    charts: dict[str, list[Pair]] = {}
+    for key, name in (("gmacs", "accuracy-over-macs"), ("latency_ms", "accuracy-over-latency")):
+        charts[name] = _both(accuracy_over, run, costs[key]) if key in costs else []
+    charts["training"] = _both(accuracy_curves, run.epochs) + _both(loss_curves, run.epochs)
+    return charts
 
 
-def _write_images(folder: Path, name: str, scenes: Sequence[Scene | None]) -> None:
+def _both(draw: Callable[..., Scene | None], *what: Any) -> list[Pair]:
+    wide, narrow = draw(*what, **_WIDE), draw(*what, **_NARROW)
+    return [] if wide is None or narrow is None else [(wide, narrow)]
+
+
+def _write_images(folder: Path, name: str, scenes: Sequence[Scene]) -> None:
     for variant, theme in _THEMES.items():
-        with write_atomically(folder / f"{name}-{variant}.png") as temporary:
-            write_png(temporary, [scene for scene in scenes if scene is not None], theme)
+        path = folder / f"{name}-{variant}.png"
+        if not scenes:
+            # What an earlier report drew of measurements that are no longer there would mislead.
+            path.unlink(missing_ok=True)
+            continue
+        with write_atomically(path) as temporary:
+            write_png(temporary, scenes, theme)
 
 
-def _page(run: Run, groups: dict[str, list[Draw]]) -> str:
+def _page(run: Run, charts: dict[str, list[Pair]]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -109,8 +114,8 @@ def _page(run: Run, groups: dict[str, list[Draw]]) -> str:
         details=words.details(run),
         figures=words.key_figures(run, costs),
         uncertainty=words.uncertainty(run),
-        tradeoffs=_figures(groups, "accuracy-over"),
-        training=_figures(groups, "training"),
+        tradeoffs=_figures(charts, "accuracy-over-macs", "accuracy-over-latency"),
+        training=_figures(charts, "training"),
         columns=columns,
         lines=lines,
         several=len(run.rows) > 1,
@@ -119,24 +124,21 @@ def _page(run: Run, groups: dict[str, list[Draw]]) -> str:
         measured=listing.measured_how(run),
         trained=listing.trained_how(run),
         recipe=run.recipe.to_yaml() if run.recipe else "",
-        folder=run.folder.resolve().name,
-        example=run.front("gmacs")[:1] or [run.smallest["subnet"]],
+        commands=words.commands(run),
     )
 
 
-def _figures(groups: dict[str, list[Draw]], prefix: str) -> list[dict[str, Any]]:
-    figures = []
-    for name, charts in groups.items():
-        if not name.startswith(prefix):
-            continue
-        for number, draw in enumerate(charts):
-            wide, narrow = draw(**_WIDE), draw(**_NARROW)
-            assert wide is not None and narrow is not None
-            ids = f"{name}-{number}"
-            figures.append(
-                {"title": wide.title, "wide": to_svg(wide, f"{ids}-wide"), "narrow": to_svg(narrow, f"{ids}-narrow")}
-            )
-    return figures
+def _figures(charts: dict[str, list[Pair]], *names: str) -> list[dict[str, Any]]:
+    """What the template needs of the charts of some image files."""
+    return [
+        {
+            "title": wide.title,
+            "wide": to_svg(wide, f"{name}-{number}-wide"),
+            "narrow": to_svg(narrow, f"{name}-{number}-narrow"),
+        }
+        for name in names
+        for number, (wide, narrow) in enumerate(charts[name])
+    ]
 
 
 def _code(text: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pliant.report.scene import Line, Marker, Scene, Text
 
@@ -38,7 +39,7 @@ def write_png(path: Path, scenes: Sequence[Scene], theme: Mapping[str, str]) -> 
     figure.savefig(path, format="png", facecolor=theme["paper"])
 
 
-def _draw(axes, item: Line | Marker | Text, dx: float, dy: float, theme: Mapping[str, str], order: int) -> None:  # noqa: ANN001
+def _draw(axes: Any, item: Line | Marker | Text, dx: float, dy: float, theme: Mapping[str, str], order: int) -> None:
     from matplotlib.patheffects import withStroke
 
     if isinstance(item, Line):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pliant.report.axes import LegendEntry, frame, legend, linear_axis
 from pliant.report.content import Run
@@ -75,14 +75,14 @@ def costs_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Cost]:
 
 
 def accuracy_over(run: Run, cost: Cost, *, width: float, plot_height: float) -> Scene | None:
-    """Draw top-1 accuracy over a cost; none where no row has both."""
+    """Draw top-1 accuracy over a cost; none where there are not two networks to compare."""
     points = _points(run, cost)
-    if not points:
+    if len(points) < 2:
         return None
     entries, legend_height = legend(_legend(points), width, 0)
     area = Box(_LEFT, legend_height + _TOP, width - _RIGHT, legend_height + _TOP + plot_height)
     x = linear_axis([point.row[cost.key] * cost.factor for point in points], ticks=6 if width > 450 else 4)
-    y = linear_axis([point.row["acc1"] for point in points], least_span=_LEAST_SPAN)
+    y = linear_axis([point.row["acc1"] for point in points], least_span=_LEAST_SPAN, ceiling=100)
 
     def place(point: _Point) -> tuple[float, float]:
         return (
@@ -119,7 +119,7 @@ def _points(run: Run, cost: Cost) -> list[_Point]:
     return points
 
 
-_LOOKS = {
+_LOOKS: dict[str, tuple[Literal["circle", "diamond"], float, str, str]] = {
     "trained": ("circle", 5.5, "accent", "accent"),
     "measured": ("circle", 5.0, "accent", "accent"),
     "untrained": ("circle", 4.5, "paper", "accent"),
@@ -147,7 +147,7 @@ def _legend(points: Sequence[_Point]) -> list[LegendEntry]:
     if any(point.on_front for point in points):
         line = Line(points=((-9, 3), (0, 3), (0, -4), (9, -4)), color="front", width=2)
         entries.append((line, "best within a budget"))
-    return entries if len(points) > 1 else []
+    return entries
 
 
 def _stairs(front: Sequence[tuple[float, float]], area: Box) -> list[Line]:

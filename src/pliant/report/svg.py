@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from html import escape
 
 from pliant.report.scene import Item, Line, Marker, Scene
 
 __all__ = ["to_svg"]
+
+_escape = partial(escape, quote=False)
 
 
 def to_svg(scene: Scene, name: str) -> str:
@@ -15,8 +18,8 @@ def to_svg(scene: Scene, name: str) -> str:
     return (
         f'<svg viewBox="0 0 {scene.width:g} {scene.height:g}" role="img" '
         f'aria-labelledby="{name}-title {name}-description">\n'
-        f'<title id="{name}-title">{escape(scene.title)}</title>\n'
-        f'<desc id="{name}-description">{escape(scene.description)}</desc>\n{body}\n</svg>'
+        f'<title id="{name}-title">{_escape(scene.title)}</title>\n'
+        f'<desc id="{name}-description">{_escape(scene.description)}</desc>\n{body}\n</svg>'
     )
 
 
@@ -31,7 +34,7 @@ def _draw(item: Item) -> str:
     classes = f'class="{names}"' if names else ""
     return (
         f'<text x="{item.x:.1f}" y="{item.y:.1f}" text-anchor="{item.anchor}" font-size="{item.size:g}" '
-        f'{classes} style="fill:var(--{item.color})">{escape(item.text)}</text>'
+        f'{classes} style="fill:var(--{item.color})">{_escape(item.text)}</text>'
     )
 
 
@@ -43,4 +46,4 @@ def _marker(item: Marker) -> str:
     else:
         corners = f"{x:.1f},{y - r:.1f} {x + r:.1f},{y:.1f} {x:.1f},{y + r:.1f} {x - r:.1f},{y:.1f}"
         shape = f'<polygon points="{corners}" {style}/>'
-    return f"<g><title>{escape(item.title)}</title>{shape}</g>" if item.title else shape
+    return f"<g><title>{_escape(item.title)}</title>{shape}</g>" if item.title else shape

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from pliant.report.content import Run
 from pliant.report.scatter import Cost
 
-__all__ = ["change", "details", "key_figures", "points", "summary", "title", "uncertainty"]
+__all__ = ["change", "commands", "details", "key_figures", "points", "summary", "title", "uncertainty"]
 
 Row = Mapping[str, Any]
 
@@ -23,7 +24,7 @@ def title(run: Run) -> str:
     name = run.table.info.get("model") or run.card.get("model", {}).get("name") or run.folder.name
     network = str(name).rpartition(":")[2]
     data = run.table.info.get("data")
-    return f"{network} on {_DATA.get(data, data)}" if data else network
+    return f"{network} on {_DATA.get(data, Path(data).name)}" if data else network
 
 
 def points(difference: float) -> str:
@@ -59,6 +60,21 @@ def details(run: Run) -> str:
     return " ".join(sentence for sentence in (_untrained(run), _alone(run)) if sentence)
 
 
+def commands(run: Run) -> list[str]:
+    """Return what to type next: choose for a budget that this table can meet, and ship what it gives."""
+    folder = run.folder.resolve().name
+    if len(run.rows) == 1:
+        return [f"pliant export {folder} net.onnx"]
+    for cost, option in (("latency_ms", "--latency-ms"), ("gmacs", "--gmacs")):
+        front = run.front(cost)
+        if front:
+            middle = next(row for row in run.rows if row["subnet"] == front[len(front) // 2])
+            budget = _rounded_up(middle[cost])
+            chosen = run.table.pick(**{cost: budget})["subnet"]
+            return [f"pliant pick {folder} {option} {budget:g}", f"pliant export {folder} net.onnx --subnet {chosen}"]
+    return [f"pliant export {folder} net.onnx --subnet {run.smallest['subnet']}"]
+
+
 def uncertainty(run: Run) -> str:
     """Say how much of a difference chance can explain; empty where it is not known on how many images."""
     images, accuracy = run.table.info.get("images"), run.largest.get("acc1")
@@ -83,8 +99,8 @@ def key_figures(run: Run, costs: Mapping[str, Cost]) -> list[dict[str, str]]:
         figures.append({"value": f"{largest['acc1']:.1f} %", "label": label, "note": f"of {_images(run)}"})
     if len(run.rows) == 1:
         return figures + [
-            {"value": costs[key].say(largest).split()[0], "label": costs[key].axis, "note": ""}
-            for key in costs
+            {"value": cost.say(largest).partition(" ")[0], "label": cost.title, "note": cost.unit}
+            for key, cost in costs.items()
             if key in largest
         ]
     if "acc1" in largest and "acc1" in smallest:
@@ -98,6 +114,12 @@ def key_figures(run: Run, costs: Mapping[str, Cost]) -> list[dict[str, str]]:
             label = f"{'MACs' if key == 'gmacs' else cost.title}, smallest `{smallest['subnet']}`"
             figures.append({"value": change(smallest[key], largest[key]), "label": label, "note": note})
     return figures
+
+
+def _rounded_up(value: float) -> float:
+    """Two digits, not below the value."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return round(math.ceil(value / step) * step, 12)
 
 
 def _images(run: Run) -> str:
