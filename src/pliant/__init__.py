@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pliant.extract import extract
     from pliant.measure import measure
     from pliant.measure.table import Table
+    from pliant.recalibrate import recalibrated
     from pliant.train.engine import train
     from pliant.train.objective import Objective
     from pliant.train.recipe import Recipe
@@ -42,6 +43,7 @@ __all__ = [
     "load",
     "load_data",
     "measure",
+    "recalibrated",
     "save",
     "train",
 ]
@@ -61,6 +63,7 @@ _HOMES = {
     "load": "pliant.checkpoint",
     "load_data": "pliant.data",
     "measure": "pliant.measure",
+    "recalibrated": "pliant.recalibrate",
     "save": "pliant.checkpoint",
     "train": "pliant.train.engine",
 }
@@ -93,8 +96,8 @@ def _version() -> str:
 class _Package(ModuleType):
     """Keeps public functions in sight of their rooms.
 
-    ``measure``, ``export``, ``train`` and ``extract`` are both functions of this package and modules inside it. Python binds a
-    module to its package when it is first imported, which would hide the function of that name.
+    ``measure``, ``export``, ``train`` and ``extract`` are both functions of this package and modules inside it.
+    Python binds a module to its package when it is first imported, which would hide the function of that name.
     """
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -1,7 +1,5 @@
 """The loss is the written formula; distillation changes the student alone."""
 
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +8,6 @@ import pliant
 from pliant.core.plan import Plan, Term
 from pliant.depth.plan import build_plan
 from pliant.train.losses import logit_divergence
-from pliant.train.recalibrate import recalibrated
 
 
 @pytest.fixture
@@ -159,16 +156,3 @@ def test_sequential_backward_holds_one_pass_at_a_time(model, batch):
     alone = peak(lambda: F.cross_entropy(model(images), labels).backward())
     assert sequential <= 1.05 * alone
     assert joint > 1.4 * alone
-
-
-def test_recalibrated_norms_have_the_statistics_of_the_sub_network(model):
-    images = [torch.rand(8, 3, 32, 32) + shift for shift in (0.0, 0.5)]
-    before = copy.deepcopy(model.state_dict())
-    network = recalibrated(model, "TFT", images)
-    stem = network.conv1
-    means = torch.stack([stem(image).mean((0, 2, 3)) for image in images]).mean(0)
-    torch.testing.assert_close(network.bn1.running_mean, means)
-    assert network.bn1.momentum == 0.1 and not network.training
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    with pytest.raises(ValueError, match="no batches"):
-        recalibrated(model, "TFT", [])
