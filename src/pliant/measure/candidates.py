@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from pliant.core.adaptive import AdaptiveModule
 from pliant.core.subnet import SubNet
 from pliant.create import identify
 from pliant.extract import extract
+from pliant.recalibrate import recalibrated
 
 __all__ = ["Candidate", "evaluating", "find_candidates", "model_name"]
 
@@ -23,8 +24,8 @@ class Candidate:
 
     Attributes:
         name: the sub-network, or what a plain network is called.
-        model: the model that was given.
-        run: images to logits through the model that was given: `model(x, subnet=...)`.
+        model: the model that was given, or the recalibrated network.
+        run: images to logits through that model: `model(x, subnet=...)`.
         network: the plain network that would be shipped; its tensors are the model's own.
     """
 
@@ -34,13 +35,20 @@ class Candidate:
     network: nn.Module
 
 
-def find_candidates(model: nn.Module, subnets: Sequence[str | SubNet] | None, name: str) -> list[Candidate]:
+def find_candidates(
+    model: nn.Module,
+    subnets: Sequence[str | SubNet] | None,
+    name: str,
+    recalibrate_on: Callable[[], Iterable[Tensor]] | None = None,
+) -> list[Candidate]:
     """List what is to be measured, smallest first.
 
     Args:
         model: adaptive or plain.
         subnets: which sub-networks; none = all.
         name: what to call a plain network.
+        recalibrate_on: gives training images with which the norm statistics of every sub-network between
+            the smallest and the largest are measured anew; none = they stay.
 
     Raises:
         ValueError: an unknown sub-network, or sub-networks asked of a plain network.
@@ -53,16 +61,17 @@ def find_candidates(model: nn.Module, subnets: Sequence[str | SubNet] | None, na
     wanted = set(model.subnets) if subnets is None else {model.space.parse(subnet) for subnet in subnets}
     if not wanted:
         raise ValueError(f"no sub-network to measure; allowed are {', '.join(map(str, model.subnets))}")
-    return [
-        Candidate(
-            name=str(subnet),
-            model=model,
-            run=partial(model, subnet=str(subnet)),
-            network=extract(model, subnet, share=True),
-        )
-        for subnet in model.subnets
-        if subnet in wanted
-    ]
+    candidates = []
+    for subnet in model.subnets:
+        if subnet not in wanted:
+            continue
+        if recalibrate_on is not None and subnet not in (model.space.smallest, model.space.largest):
+            network = recalibrated(model, subnet, recalibrate_on())
+            candidates.append(Candidate(str(subnet), network, run=network, network=network))
+        else:
+            network, run = extract(model, subnet, share=True), partial(model, subnet=str(subnet))
+            candidates.append(Candidate(str(subnet), model, run=run, network=network))
+    return candidates
 
 
 def model_name(model: nn.Module) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -31,6 +32,8 @@ Progress = Callable[[str, int, int], object]
 """Called with what is being measured, how much of it is done, and of how much."""
 
 Row = dict[str, Any]
+
+_RECALIBRATION_BATCH = 128
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -67,6 +70,7 @@ def measure(
     rounds: int = 30,
     warmup: int = 3,
     through: Literal["extracted", "switched"] = "extracted",
+    recalibrate: int = 0,
     on_progress: Progress = lambda what, done, total: None,
 ) -> Table:
     """Measure every sub-network: accuracy, MACs, parameters, latency, memory and operators.
@@ -91,6 +95,8 @@ def measure(
         rounds: times each sub-network is timed.
         warmup: rounds before that, not recorded.
         through: time the extracted sub-networks, or the model switched to each.
+        recalibrate: measure the sub-networks that were not trained with norm statistics taken anew from so
+            many training images, as `pliant.recalibrated` does; 0 = with those of the model.
         on_progress: called with what is being measured, how much is done, of how much.
 
     Returns:
@@ -112,7 +118,9 @@ def measure(
     info = structure_info(model, name, image_size)
     model = _placed(model, resolved_device, resolved_dtype)
     with evaluating(model):
-        candidates = find_candidates(model, subnets, name)
+        batches = _training_images(data, recalibrate, resolved_device, resolved_dtype) if recalibrate else None
+        candidates = find_candidates(model, subnets, name, batches)
+        info |= {"recalibrated_on": recalibrate} if recalibrate else {}
         rows = _structure_rows(candidates, image_size, on_progress)
         if data is not None:
             info |= _add_accuracy(rows, candidates, data, split, eval_batch_size, on_progress)
@@ -127,6 +135,23 @@ def measure(
     info |= {"batch_size": batch_size, "dtype": str(resolved_dtype).removeprefix("torch.")}
     info |= {"device": device_name(resolved_device)} | describe_environment()
     return Table(rows, info)
+
+
+def _training_images(
+    data: ImageData | None, count: int, device: torch.device, dtype: torch.dtype
+) -> Callable[[], Iterator[Tensor]]:
+    """Return what gives the same `count` training images, in batches, each time it is called."""
+    if data is None:
+        raise ValueError("recalibrate needs data: the norm statistics come from its training images")
+    if not 0 < count <= len(data.train):
+        raise ValueError(f"recalibrate={count}: allowed are 0 to {len(data.train)}, the training images of {data.name}")
+    batch_size = min(count, _RECALIBRATION_BATCH)
+
+    def batches() -> Iterator[Tensor]:
+        every = data.train.batches(batch_size, device=device, dtype=dtype, shuffle=True)
+        return (images for images, _ in islice(every, count // batch_size))
+
+    return batches
 
 
 def _structure_rows(candidates: Sequence[Candidate], image_size: int, on_progress: Progress) -> list[Row]:
