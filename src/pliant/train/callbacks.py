@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pliant.train.files import write_file
+from pliant.train.lossbook import TOTAL
 from pliant.train.module import TrainingModule
 from pliant.train.recipe import Recipe
 from pliant.train.records import Row, Scalars, csv_text, line
@@ -57,12 +58,12 @@ class WeightAverage(L.Callback):
         """Lightning's hook."""
         module = cast(TrainingModule, pl_module)
         self.average = self._average_of(module.objective.model).requires_grad_(False)
-        module.evaluated = self.average.module
+        module.evaluate_instead(self.average.module)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lightning's hook."""
         assert self.average is not None
-        self.average.to(pl_module.device)
+        self.average.module.to(pl_module.device)  # its counter stays on the CPU, where a look at it costs nothing
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -101,16 +102,22 @@ class RunFolder(Checkpoint):
         self._scalars: Scalars | None = None
         self._began = self._trained_s = 0.0
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lightning's hook, called when there is nothing left to train too."""
+        if trainer.is_global_zero and self.rows:
+            self._write_metrics()
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lightning's hook."""
         if trainer.is_global_zero:
             self._scalars = Scalars(self.out / "tensorboard", after_step=trainer.global_step)
-            self._write_metrics()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lightning's hook."""
         self._began = time.perf_counter()
         self._trained_s = 0.0
+        if trainer.current_epoch + 1 == self.recipe.epochs:
+            trainer.check_val_every_n_epoch = 1
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -138,6 +145,10 @@ class RunFolder(Checkpoint):
         if self._scalars:
             self._scalars.close()
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Lightning's hook."""
+        self.on_train_end(trainer, pl_module)
+
     def state_dict(self) -> dict[str, Any]:
         """Lightning's hook."""
         return {"rows": self.rows}
@@ -153,8 +164,8 @@ class RunFolder(Checkpoint):
         return {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            "train_loss": losses.pop("train_loss"),
-            **losses,
+            TOTAL: losses.pop(TOTAL),
+            **{f"loss_{name}": value for name, value in losses.items()},
             "lr": module.last_lr,
             **(module.accuracies() if validated else {}),
             "images_per_s": images / self._trained_s,

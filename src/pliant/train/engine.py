@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +93,7 @@ def train(
     place = choose_place(device)
     if isinstance(data, str | os.PathLike):
         recipe, data = recipe.replace(data=recipe.data.replace(source=os.fspath(data))), None
-    checkpoint = _checkpoint_to_resume(out, recipe, resume)
+    before = _earlier_state(out, recipe, resume)
     if data is None:
         data = load_data(
             recipe.data.source,
@@ -99,17 +101,22 @@ def train(
             val_fraction=recipe.data.val_fraction,
             seed=recipe.seed,
         )
+    if before is not None:
+        _refuse_other_data(out, before["data"], _facts(data))
     torch.manual_seed(recipe.seed)
     source = ModelSource(name=recipe.model.name, num_classes=len(data.class_names), options=recipe.model.options)
-    module, rows = _fit(_build_model(source, recipe), recipe, data, place, out, checkpoint, progress, log)
-    model = module.evaluated.to("cpu").eval()
+    model = _build_model(source, recipe, place)
+    checkpoint = out / LAST if before is not None else None
+    module, rows = _fit(model, recipe, data, place, out, checkpoint, progress, log)
+    # A copy leaves the compiler's work behind.
+    model = (copy.deepcopy(module.evaluated) if recipe.compile else module.evaluated).to("cpu").eval()
     if place.rank == 0:
         _save_network(model, source, recipe, data, out)
     return RunResult(out, model, rows)
 
 
-def _checkpoint_to_resume(out: Path, recipe: Recipe, resume: bool) -> Path | None:
-    """Refuse to overwrite a training, and to go on with another one."""
+def _earlier_state(out: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
+    """Refuse to overwrite a training, and to go on with another one; returns what the checkpoint says of itself."""
     last = out / LAST
     if not resume:
         found = [name for name in (LAST, "model.safetensors") if (out / name).exists()]
@@ -118,23 +125,48 @@ def _checkpoint_to_resume(out: Path, recipe: Recipe, resume: bool) -> Path | Non
         return None
     if not last.exists():
         return None
-    before = Recipe.from_dict(read_state(last)["pliant"]["recipe"])
-    changed = [f"{name} was {old!r}, is {new!r}" for name, (old, new) in before.differences(recipe).items()]
-    if changed:
-        raise ValueError(f"cannot resume {out} with another recipe: {'; '.join(changed)}")
-    return last
+    before = read_state(last)["pliant"]
+    changes = Recipe.from_dict(before["recipe"]).differences(recipe)
+    if changes:
+        told = "; ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changes.items())
+        raise ValueError(f"cannot resume {out} with another recipe: {told}")
+    return before
 
 
-def _build_model(source: ModelSource, recipe: Recipe) -> nn.Module:
-    """Make the network; one that is trained on its own starts from the very weights it would have in the adaptive one."""
+def _facts(data: ImageData) -> dict[str, Any]:
+    """What must be the same for a training to go on."""
+    return {
+        "class_names": list(data.class_names),
+        "image_size": data.image_size,
+        "training images": len(data.train),
+        "validation images": len(data.val),
+    }
+
+
+def _refuse_other_data(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changes = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in now if before[name] != now[name]]
+    if changes:
+        raise ValueError(f"cannot resume {out} with other data: {'; '.join(changes)}")
+
+
+def _build_model(source: ModelSource, recipe: Recipe, place: Place) -> nn.Module:
+    """Make the network.
+
+    One that is trained on its own starts from the weights that it would have in the adaptive network.
+    """
     model = source.create(pretrained=recipe.model.pretrained)
+    if recipe.sync_batchnorm and place.world_size > 1:
+        if place.device.type != "cuda":
+            raise ValueError(f"Recipe.sync_batchnorm: works on CUDA devices only, not on {place.device.type}")
+        # Before the norms become skip-aware, which torch's conversion would undo.
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if recipe.adapt is not None:
         model = adapt_(model, recipe.adapt.depth)
         if recipe.only:
             model = extract(model, recipe.only)
-    # A saved network comes back in eval mode, a created one in train mode: be sure.
-    model.train()
-    return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.train()
 
 
 def _fit(
@@ -152,7 +184,7 @@ def _fit(
     val_feed = ValidationFeed(data.val, recipe, place)
     plan = recipe.plan.build(model.space) if isinstance(model, AdaptiveModule) else None
     objective = Objective(model, plan, label_smoothing=recipe.label_smoothing)
-    module = TrainingModule(objective, recipe, num_classes=len(data.class_names), steps_per_epoch=len(feed))
+    module = TrainingModule(objective, recipe, facts=_facts(data), steps_per_epoch=len(feed))
 
     bar = ProgressBar(batch_size=recipe.batch_size) if progress and place.rank == 0 and sys.stdout.isatty() else None
     log = log or (lambda text: None)
@@ -164,8 +196,22 @@ def _fit(
         _prepare_folder(out, recipe)
     with _quiet():
         trainer = _trainer(recipe, place, callbacks, validate=len(data.val) > 0, plain=plan is None)
-        trainer.fit(module, feed, val_feed, ckpt_path=checkpoint, weights_only=True)
+        _run(trainer, module, feed, val_feed, checkpoint)
     return module, folder.rows
+
+
+def _run(
+    trainer: L.Trainer, module: TrainingModule, feed: TrainFeed, val_feed: ValidationFeed, checkpoint: Path | None
+) -> None:
+    """Let Lightning fit; an interruption by the keyboard stays one, where Lightning would end the whole process."""
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, feed, val_feed, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, on_interrupt)
+        raise KeyboardInterrupt from None
 
 
 def _prepare_folder(out: Path, recipe: Recipe) -> None:
@@ -197,7 +243,6 @@ def _trainer(recipe: Recipe, place: Place, callbacks: list[L.Callback], *, valid
         limit_val_batches=1.0 if validate else 0,
         num_sanity_val_steps=0,
         gradient_clip_val=recipe.clip_norm if recipe.backward == "joint" else None,
-        sync_batchnorm=recipe.sync_batchnorm,
         benchmark=on_cuda,
         use_distributed_sampler=False,
         callbacks=callbacks,
@@ -235,11 +280,12 @@ def _save_network(model: nn.Module, source: ModelSource, recipe: Recipe, data: I
         source=source,
         info={
             "data": data.name,
+            "source": recipe.data.source,
             "class_names": list(data.class_names),
             "image_size": data.image_size,
             "mean": list(data.mean),
             "std": list(data.std),
-            "precision": recipe.precision,
+            "val_fraction": recipe.data.val_fraction,
             "epochs": recipe.epochs,
             "seed": recipe.seed,
         },

@@ -7,7 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["LossBook", "NotFinite"]
+__all__ = ["TOTAL", "LossBook", "NotFinite"]
+
+TOTAL = "train_loss"
+"""The name of the sum of all terms."""
 
 LOOK_EVERY = 20
 """Steps between two looks; each look waits for the device."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from pliant.core.adaptive import AdaptiveModule
-from pliant.train.lossbook import LossBook, NotFinite
+from pliant.train.lossbook import TOTAL, LossBook, NotFinite
 from pliant.train.optim import build_optimizer, build_schedule
 from pliant.train.recipe import Recipe
 
@@ -36,18 +36,19 @@ class TrainingModule(L.LightningModule):
     Args:
         objective: the model and its plan.
         recipe: optimizer, schedule, backward and gradient clipping are read from it.
-        num_classes: of the data.
+        facts: of the data; written into the checkpoint.
         steps_per_epoch: on each process.
     """
 
-    def __init__(self, objective: Objective, recipe: Recipe, *, num_classes: int, steps_per_epoch: int) -> None:
+    def __init__(self, objective: Objective, recipe: Recipe, *, facts: dict[str, Any], steps_per_epoch: int) -> None:
         super().__init__()
         self.objective = objective
         self.recipe = recipe
+        self.facts = facts
         self.steps_per_epoch = steps_per_epoch
         self.automatic_optimization = recipe.backward == "joint"
         self.losses = LossBook()
-        self.metrics = _accuracies(objective.model, recipe, num_classes)
+        self.metrics = _accuracies(objective.model, recipe, len(facts["class_names"]))
         self.last_lr = 0.0
         self._evaluated = [objective.model]  # in a list: a second path to a module would double its keys
 
@@ -61,8 +62,8 @@ class TrainingModule(L.LightningModule):
         """The network that is validated and saved: the trained one or its moving average."""
         return self._evaluated[0]
 
-    @evaluated.setter
-    def evaluated(self, network: nn.Module) -> None:
+    def evaluate_instead(self, network: nn.Module) -> None:
+        """Validate and save `network` instead of the trained one."""
         self._evaluated = [network]
 
     def configure_optimizers(self) -> Any:
@@ -73,6 +74,11 @@ class TrainingModule(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        """Lightning's hook."""
+        if self.recipe.compile:
+            self.objective.model.compile()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Lightning's hook: forward, and in sequential mode the rest of the step too."""
         step = self.global_step
@@ -82,8 +88,7 @@ class TrainingModule(L.LightningModule):
             loss = self.objective(*batch)
         else:
             loss = self._sequential_step(batch)
-        terms = {f"loss_{name}": value for name, value in self.objective.terms.items()}
-        if self.losses.add(step + 1, terms | {"train_loss": loss.detach()}):
+        if self.losses.add(step + 1, self.objective.terms | {TOTAL: loss.detach()}):
             self.check_losses()
         return loss if self.automatic_optimization else None
 
@@ -119,7 +124,8 @@ class TrainingModule(L.LightningModule):
             bad = NotFinite(*first) if first else None
         if bad is not None:
             epoch = (bad.step - 1) // self.steps_per_epoch + 1
-            raise TrainingStopped(f"training stopped in epoch {epoch}: {bad}; the last checkpoint is whole")
+            kept = f"; the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else ""
+            raise TrainingStopped(f"training stopped in epoch {epoch}: {bad}{kept}")
 
     def on_validation_epoch_start(self) -> None:
         """Lightning's hook."""
@@ -142,7 +148,7 @@ class TrainingModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lightning's hook."""
-        checkpoint["pliant"] = {"recipe": self.recipe.to_dict()}
+        checkpoint["pliant"] = {"recipe": self.recipe.to_dict(), "data": self.facts}
 
 
 def _accuracies(model: nn.Module, recipe: Recipe, num_classes: int) -> dict[str, Metric]:

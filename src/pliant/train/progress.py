@@ -67,6 +67,10 @@ class ProgressBar(L.Callback):
         self._bar.refresh()
         self._shown_at, self._shown_step = now, step
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Lightning's hook, called after a failure too."""
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lightning's hook."""
+        self._bar.stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Lightning's hook."""
         self._bar.stop()
