@@ -193,7 +193,7 @@ def test_plain_training_has_unnamed_curves(folders):
     folders.metrics(folder, [{"epoch": 1, "step": 9, "train_loss": 1.0, "lr": 0.1, "val_acc1": 55.5}])
     found = Page(report(folder))
     assert "FFF alone, from the labels" in found.text
-    assert ">55.5 %</text>" in found.source and ">sum</text>" in found.source
+    assert ">55.5 %</text>" in found.source and ">loss</text>" in found.source
 
 
 def test_other_quantities_find_a_column(folders):

@@ -30,7 +30,9 @@ def test_damaged_table(folders):
     refused("table.json: not a table", folder)
 
 
-@pytest.mark.parametrize("text", ["epoch,train_loss\n1,abc\n", "epoch,train_loss\n1,2,3\n", "epoch\n\0\n\xff\n"])
+@pytest.mark.parametrize(
+    "text", ["epoch,train_loss\n1,abc\n", "epoch,train_loss\n1,2,3\n", "train_loss\n2.5\n", "epoch\n\0\n\xff\n"]
+)
 def test_damaged_metrics(folders, text):
     folder = folders.run()
     (folder / "metrics.csv").write_bytes(text.encode("latin-1"))

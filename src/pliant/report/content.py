@@ -143,6 +143,8 @@ def _numbers(row: Mapping[str | None, Any]) -> dict[str, float]:
     """The values that are there; one that is no finite number leaves a gap in its curve."""
     if None in row or None in row.values():
         raise ValueError("a line has more or fewer values than the first line names")
+    if not row.get("epoch"):
+        raise ValueError("a line names no epoch")
     numbers = {name: float(value) for name, value in row.items() if name and value}
     return {name: number for name, number in numbers.items() if isfinite(number)}
 

@@ -34,11 +34,10 @@ def accuracy_curves(epochs: Sequence[Mapping[str, float]], *, width: float, plot
 
 def loss_curves(epochs: Sequence[Mapping[str, float]], *, width: float, plot_height: float) -> Scene | None:
     """Draw the training loss and its terms; none where there is none."""
-    whole = list(_curves(epochs, "train_loss").values())
-    curves = {_SUM: whole[0]} if whole else {}
+    total = _curves(epochs, "train_loss").get("")
     terms = {_say_term(name): curve for name, curve in _curves(epochs, "loss_").items()}
-    if len(terms) > 1:
-        curves |= terms
+    curves = {_SUM: total, **terms} if len(terms) > 1 else {"loss": total}
+    curves = {name: curve for name, curve in curves.items() if curve}
     if not curves:
         return None
     return _chart("Training loss", "mean loss of an epoch", curves, width, plot_height)

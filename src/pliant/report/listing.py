@@ -49,7 +49,7 @@ def columns(run: Run, costs: Mapping[str, Cost]) -> list[Column]:
             _fixed(costs["latency_ms"].digits if "latency_ms" in costs else 2),
         ),
         Column("params_m", "parameters", "million", "{:.2f}".format),
-        Column("peak_memory_mb", "peak memory", "MB", "{:.0f}".format),
+        Column("peak_memory_mb", "peak memory", "MB", _fixed(1 if run.largest.get("peak_memory_mb", 0) < 100 else 0)),
         Column("acc5", "top-5", "%", "{:.2f}".format),
         Column("operators", "operators", "run", "{:,.0f}".format),
     ]

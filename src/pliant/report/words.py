@@ -11,11 +11,23 @@ from typing import Any
 from pliant.report.content import Run
 from pliant.report.scatter import Cost
 
-__all__ = ["change", "commands", "details", "key_figures", "points", "summary", "title", "uncertainty"]
+__all__ = [
+    "change",
+    "commands",
+    "details",
+    "key_figures",
+    "left_out",
+    "points",
+    "scatter_of_latency",
+    "summary",
+    "title",
+    "uncertainty",
+]
 
 Row = Mapping[str, Any]
 
 _DATA = {"digits": "handwritten digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+_RESTLESS = 1.6
 _SPLITS = {"test": "test images", "val": "validation images"}
 
 
@@ -87,6 +99,29 @@ def uncertainty(run: Run) -> str:
     return (
         f"An accuracy measured on {images:,} images is uncertain by about ±{interval:.1f} points (95 % interval): "
         "much smaller differences may be chance."
+    )
+
+
+def scatter_of_latency(run: Run) -> str:
+    """Warn where single passes took much longer than the median; empty where they did not."""
+    ratios = [
+        row["latency_ms_p95"] / row["latency_ms"] for row in run.rows if {"latency_ms", "latency_ms_p95"} <= {*row}
+    ]
+    worst = max(ratios, default=1.0)
+    if worst < _RESTLESS:
+        return ""
+    return (
+        f"While latency was measured, something else kept the machine busy (95th percentile up to {worst:.1f} times "
+        "the median): measure again on an idle machine before you rely on it."
+    )
+
+
+def left_out(run: Run) -> str:
+    """Say which latencies are not compared."""
+    if all(alone.same_timing for alone in run.alone):
+        return ""
+    return (
+        "Networks trained alone whose latency was measured under other circumstances are left out of the latency chart."
     )
 
 
