@@ -119,9 +119,9 @@ def compare(name: str, way: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def switching(rounds: int, calls: int = 10) -> dict[str, Any]:
-    """Going back and forth between two sub-networks, on images so small that little else takes time."""
+    """Going back and forth between two sub-networks, on one thread and images so small that little else takes time."""
     model, images = adapted("pliant:resnet20"), torch.randn(1, 3, 8, 8)
-    result: dict[str, Any] = {"model": "pliant:resnet20", "image_size": 8}
+    result: dict[str, Any] = {"model": "pliant:resnet20", "image_size": 8, "threads": 1}
     held = {name: tensor.data_ptr() for name, tensor in model.state_dict(keep_vars=True).items()}
     for way, run in (("eager", model), ("compiled", torch.compile(model))):
 
@@ -159,7 +159,8 @@ def main() -> None:
             for way in WAYS:
                 rows += compare(name, way, arguments.rounds)
                 print(*rows[-2:], sep="\n", flush=True)
-        switches = switching(arguments.rounds)
+        with using_threads(1):
+            switches = switching(arguments.rounds)
         print(switches)
     figures = {"batch_size": 1, "threads": arguments.threads, "rounds": arguments.rounds, "seed": 0}
     write_result(arguments.out, {**figures, "limits": LIMITS, "rows": rows, "switching": switches})

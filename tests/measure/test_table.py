@@ -32,6 +32,11 @@ def test_the_front_holds_what_nothing_beats():
     assert [row["subnet"] for row in Table(ROWS[::-1]).pareto()] == ["TT", "FT"]
 
 
+def test_of_equal_cost_the_front_holds_the_better():
+    rows = [{"subnet": name, "gmacs": 1.0, "acc1": acc1} for name, acc1 in (("A", 1.0), ("B", 3.0), ("C", 2.0))]
+    assert [row["subnet"] for row in Table(rows).pareto()] == ["B"]
+
+
 def test_the_front_of_equals_is_the_first_and_of_one_that_one():
     twice = Table([ROWS[0], ROWS[0] | {"subnet": "again"}])
     assert [row["subnet"] for row in twice.pareto()] == ["TT"]
