@@ -1,3 +1,4 @@
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,16 +19,24 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """Writes a folder of class folders; image number n, counted over all parts, has the colour (n, n // 256, 77)."""
+    """Writes a folder of class folders; image number n, counted over all parts, has the colour (n, n // 256, 77).
 
-    def make(parts: Parts, *, size: tuple[int, int] = (8, 8), name: str = "pets") -> Path:
+    With `rough`, each image is noise instead, so that where it is cut shows.
+    """
+
+    def make(parts: Parts, *, size: tuple[int, int] = (8, 8), name: str = "pets", rough: bool = False) -> Path:
         number = 0
         for part, classes in parts.items():
             for label, count in classes.items():
                 folder = tmp_path / name / part / label
                 folder.mkdir(parents=True)
                 for place in range(count):
-                    Image.new("RGB", size, (number % 256, number // 256, 77)).save(folder / f"{place:04}.png")
+                    if rough:
+                        noise = random.Random(number).randbytes(3 * size[0] * size[1])
+                        image = Image.frombytes("RGB", size, noise)
+                    else:
+                        image = Image.new("RGB", size, (number % 256, number // 256, 77))
+                    image.save(folder / f"{place:04}.png")
                     number += 1
         return tmp_path / name
 

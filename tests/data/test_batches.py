@@ -15,9 +15,8 @@ def digits():
 
 @pytest.fixture
 def large(make_folder):
-    return load_data(
-        make_folder({"train": {"cat": 15, "dog": 15}}, size=(120, 100)), image_size=100, val_fraction=0.5, workers=0
-    )
+    folder = make_folder({"train": {"cat": 15, "dog": 15}}, size=(120, 100), rough=True)
+    return load_data(folder, image_size=100, val_fraction=0.5, workers=0)
 
 
 def epoch(split, batch_size=32, **options):
@@ -133,7 +132,7 @@ def test_numbers_out_of_range_are_named(digits, options):
 
 
 def test_workers_do_not_change_the_batches(make_folder):
-    folder = make_folder({"train": {"cat": 12, "dog": 12}}, size=(120, 100))
+    folder = make_folder({"train": {"cat": 12, "dog": 12}}, size=(120, 100), rough=True)
     options = {"augment": Augment(auto="trivial", erase=0.5), "shuffle": True}
     alone, helped = (epoch(load_data(folder, workers=n).train, 5, **options) for n in (0, 2))
     assert alone[0][0].shape == (5, 3, 224, 224)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pliant.data import Augment, load_data
+from pliant.data.cache import cache_folder
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +86,37 @@ def test_cifar_without_a_network_is_one_line(monkeypatch):
         load_data("cifar100")
     assert "\n" not in str(error.value)
     assert socket.getdefaulttimeout() is None
+
+
+def test_cifar_comes_as_torchvision_has_it(monkeypatch):
+    import numpy
+    import torchvision
+
+    class Cifar:
+        filename = "cifar-10-python.tar.gz"
+        classes = ("plane", "car")
+
+        def __init__(self, root, train, download):
+            count = 20 if train else 6
+            self.data = numpy.arange(count * 32 * 32 * 3).reshape(count, 32, 32, 3).astype(numpy.uint8)
+            self.targets = [number % 2 for number in range(count)]
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Cifar)
+    data = load_data("cifar10", val_fraction=0.0)
+    assert data.name == "cifar10" and data.class_names == ("plane", "car") and data.image_size == 32
+    images, labels = next(data.test.batches(6))
+    exact = (images * torch.tensor(data.std).view(3, 1, 1) + torch.tensor(data.mean).view(3, 1, 1)) * 255
+    assert labels.tolist() == [0, 1] * 3
+    assert torch.equal(exact.round().byte(), torch.from_numpy(Cifar("", False, False).data).permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("named", ["given", "variable", "platform"])
+def test_where_the_cache_is(named, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLIANT_CACHE", str(tmp_path / "variable"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    if named == "platform":
+        monkeypatch.delenv("PLIANT_CACHE")
+    found = cache_folder(tmp_path / "given" if named == "given" else None)
+    assert found == tmp_path / named if named != "platform" else tmp_path in found.parents and "pliant" in found.parts
