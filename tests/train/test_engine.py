@@ -169,7 +169,8 @@ def test_a_loss_that_is_not_finite_stops_the_training(
     with pytest.raises(TrainingStopped) as stop:
         train(tiny(epochs=4, backward=backward), data=images, out=tmp_path / "run", log=None)
     assert str(stop.value) == (
-        "training stopped in epoch 2: the loss term 'FFF<-labels' became nan in step 5; the checkpoint of epoch 1 is kept"
+        "training stopped in epoch 2: the loss term 'FFF<-labels' became nan in step 5; "
+        "the checkpoint of epoch 1 is kept"
     )
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 3

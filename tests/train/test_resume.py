@@ -154,7 +154,7 @@ def test_another_recipe_is_refused_with_the_fields_that_differ(tiny: Tiny, image
 def test_other_data_is_refused(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
     train(tiny(epochs=1), data=images, out=tmp_path / "run", log=None)
     other = ImageData(**{**vars(images), "class_names": ("blue", "green", "yellow")})
-    with pytest.raises(ValueError, match="other data.*class_names"):
+    with pytest.raises(ValueError, match=r"other data.*class_names"):
         train(tiny(epochs=1), data=other, out=tmp_path / "run", resume=True, log=None)
 
 
@@ -186,7 +186,7 @@ def test_a_damaged_or_dangerous_checkpoint_is_refused(
         }
         path.write_bytes(damaged[kind])
     before = path.read_bytes()
-    with pytest.raises(CheckpointError, match="last.ckpt") as refusal:
+    with pytest.raises(CheckpointError, match=r"last\.ckpt") as refusal:
         train(tiny(epochs=1), data=images, out="run", resume=True, log=None)
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "exploded").exists()

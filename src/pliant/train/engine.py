@@ -195,7 +195,7 @@ def _fit(
     if place.rank == 0:
         _prepare_folder(out, recipe)
     with _quiet():
-        trainer = _trainer(recipe, place, callbacks, validate=len(data.val) > 0, plain=plan is None)
+        trainer = _trainer(recipe, place, callbacks, validate=len(data.val) > 0, partial=_leaves_some_out(objective))
         _run(trainer, module, feed, val_feed, checkpoint)
     return module, folder.rows
 
@@ -223,13 +223,13 @@ def _prepare_folder(out: Path, recipe: Recipe) -> None:
     write_file(out / RECIPE, recipe.to_yaml().encode())
 
 
-def _trainer(recipe: Recipe, place: Place, callbacks: list[L.Callback], *, validate: bool, plain: bool) -> L.Trainer:
+def _trainer(recipe: Recipe, place: Place, callbacks: list[L.Callback], *, validate: bool, partial: bool) -> L.Trainer:
     strategy: Any = "auto"
     if place.world_size > 1:
         strategy = DDPStrategy(
             process_group_backend="nccl" if place.device.type == "cuda" else "gloo",
             broadcast_buffers=False,  # RunFolder does it once an epoch
-            find_unused_parameters=not plain,  # a term that starts late leaves norms unused until then
+            find_unused_parameters=partial,
         )
     on_cuda = place.device.type == "cuda"
     return L.Trainer(
@@ -252,6 +252,18 @@ def _trainer(recipe: Recipe, place: Place, callbacks: list[L.Callback], *, valid
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _leaves_some_out(objective: Objective) -> bool:
+    """Whether some steps leave parameters without a gradient, for which DDP would wait in vain.
+
+    The largest sub-network has all blocks and the first set of the norms, the smallest the second set.
+    """
+    if not isinstance(objective.model, AdaptiveModule):
+        return False
+    space = objective.model.space
+    learning = {term.student for term in objective.plan.terms if term.start == 0}
+    return not {str(space.largest), str(space.smallest)} <= learning
 
 
 @contextmanager

@@ -280,7 +280,8 @@ class Recipe(Config):
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"cannot read the recipe {os.fspath(path)}: {error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(f"cannot read the recipe {os.fspath(path)}: {reason}") from None
         try:
             return cls.from_yaml(text)
         except ValueError as error:
@@ -301,20 +302,18 @@ class Recipe(Config):
 
     def differences(self, other: Recipe) -> dict[str, tuple[Any, Any]]:
         """The fields in which two recipes differ, by path (`optimizer.lr`): this one's value, the other's."""
-        mine, others = _flat(self.to_dict()), _flat(other.to_dict())
-        names = [*mine, *(name for name in others if name not in mine)]
-        return {
-            name: (mine.get(name), others.get(name))
-            for name in names
-            if (name in mine) != (name in others) or mine.get(name) != others.get(name)
-        }
+        return _differences(self.to_dict(), other.to_dict())
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
-    return flat
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in dict.fromkeys([*one, *other]):
+        values = one.get(name), other.get(name)
+        if isinstance(values[0], Mapping) and isinstance(values[1], Mapping):
+            found |= _differences(*values, prefix=f"{prefix}{name}.")
+        elif values[0] != values[1]:
+            found[prefix + name] = values
+    return found
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,0 +1,104 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pliant.depth.plan import DEFAULT_PLAN
+from pliant.train.recipe import Recipe
+
+Tiny = Callable[..., Recipe]
+SMALL = {"model": {"name": "pliant:resnet20"}, "data": {"source": "digits"}, "epochs": 10}
+
+
+def test_a_recipe_says_little_and_means_all() -> None:
+    recipe = Recipe.from_dict(SMALL)
+    assert recipe.plan.name == DEFAULT_PLAN
+    assert recipe.adapt is not None
+    assert recipe.data.val_fraction == 0.1
+
+
+def test_yaml_there_and_back(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = tiny(
+        plan={"name": "adn", "alpha": 0.25, "top_k": None},
+        ema={"decay": 0.99, "every": 4},
+        schedule={"name": "step", "milestones": [1]},
+        precision="bf16",
+        adapt={"depth": {"mandatory": [1, 2, 2]}},
+    )
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    again = Recipe.load(tmp_path / "recipe.yaml")
+    assert again == recipe
+    assert again.plan.options == {"alpha": 0.25, "top_k": None}
+    assert again.schedule.milestones == (1,)
+
+
+def test_numbers_as_people_write_them() -> None:
+    text = (
+        "model: {name: 'pliant:resnet20'}\ndata: {source: digits}\nepochs: 3\noptimizer: {weight_decay: 5e-4, lr: 1E-1}"
+    )
+    recipe = Recipe.from_yaml(text)
+    assert (recipe.optimizer.weight_decay, recipe.optimizer.lr) == (5e-4, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epoch": 3}, ["'epoch'", "epochs", "batch_size"]),
+        ({"optimizer": {"rate": 1}}, ["Optimizer", "'rate'", "lr"]),
+        ({"optimizer": {"name": "lion"}}, ["Optimizer.name", "'lion'", "'sgd', 'adamw'"]),
+        ({"optimizer": {"lr": "high"}}, ["Optimizer.lr", "'high'"]),
+        ({"optimizer": {"lr": -1}}, ["Optimizer.lr", "-1"]),
+        ({"optimizer": {"momentum": 0.0, "nesterov": True}}, ["nesterov", "momentum"]),
+        ({"schedule": {"name": "cosine", "milestones": [3]}}, ["milestones", "'cosine'"]),
+        ({"schedule": {"name": "step", "milestones": [6, 3]}}, ["milestones", "[6, 3]"]),
+        ({"schedule": {"name": "one_cycle", "warmup_epochs": 1}}, ["warmup_epochs", "'one_cycle'", "rise"]),
+        ({"schedule": {"warmup_epochs": 2}}, ["warmup_epochs", "2", "epochs"]),
+        ({"plan": {"name": "magic"}}, ["plan 'magic'", "adn"]),
+        ({"plan": {"name": "adn", "beta": 1}}, ["plan 'adn'", "'beta'", "alpha"]),
+        ({"plan": {"name": "adn", "alpha": "half"}}, ["plan 'adn'"]),
+        ({"plan": "adn"}, ["Recipe.plan", "'adn'", "PlanChoice"]),
+        ({"data": {"source": "digits", "augment": {"zoom": 2}}}, ["Augment", "'zoom'", "mixup"]),
+        ({"data": {"source": "digits", "val_fraction": 1.0}}, ["val_fraction", "1.0"]),
+        ({"model": {"name": "pliant:resnet20", "options": {"num_classes": 3}}}, ["num_classes"]),
+        ({"adapt": None, "only": "TTT"}, ["only", "'TTT'", "adapt"]),
+        ({"precision": 16}, ["precision", "16", "32", "'bf16'"]),
+        ({"ema": {"decay": 1.0}}, ["Ema.decay", "1.0"]),
+        ({"epochs": 0}, ["epochs", "0", "at least 1"]),
+        ({"clip_norm": 0}, ["clip_norm", "0"]),
+        ({"label_smoothing": 1}, ["label_smoothing", "1"]),
+        ({"backward": "sideways"}, ["backward", "'sideways'", "'joint', 'sequential'"]),
+        ({"version": 99}, ["99", "newer"]),
+    ],
+)
+def test_what_a_recipe_cannot_mean_is_refused_in_one_line(tiny: Tiny, changes: dict, words: list[str]) -> None:
+    with pytest.raises(ValueError) as refusal:
+        tiny(**changes)
+    message = str(refusal.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["epochs: [1, 2", "- just\n- a list", "", "a: !!python/object/apply:os.getcwd []"])
+def test_a_file_that_is_no_recipe_is_refused_by_its_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"recipe\.yaml") as refusal:
+        Recipe.load(path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_file_is_refused_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot read the recipe .*none\.yaml: No such file"):
+        Recipe.load(tmp_path / "none.yaml")
+
+
+def test_differences_name_the_fields_and_both_values(tiny: Tiny) -> None:
+    one = tiny()
+    assert one.differences(tiny()) == {}
+    other = tiny(ema={"decay": 0.9}, plan={"name": "adn", "alpha": 0.3}, optimizer={"lr": 0.05, "betas": [0.8, 0.9]})
+    assert one.differences(other) == {
+        "plan.name": ("adn-sum", "adn"),
+        "plan.alpha": (None, 0.3),
+        "optimizer.betas": ([0.9, 0.999], [0.8, 0.9]),
+        "ema": (None, {"version": 1, "decay": 0.9, "every": 1, "rescale": False}),
+    }
