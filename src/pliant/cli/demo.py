@@ -1,0 +1,102 @@
+"""`pliant demo`: the whole path on real handwritten digits, in about two minutes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pliant.cli.measure import headline
+from pliant.cli.show import note, progress_bar, show
+
+if TYPE_CHECKING:
+    from pliant.measure.table import Table
+    from pliant.train.recipe import Recipe
+
+__all__ = ["demo", "demo_recipe"]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The run folder to write.")] = Path("runs/demo"),
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 20,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Train, measure, pick, report and export one adaptive network on real handwritten digits."""
+    # One thread: a network this small gains little from a second one, and on a busy machine waits for it.
+    started = time.perf_counter()
+    print("1/5 Train one network with eight sub-networks on 1,294 of 1,797 real handwritten digits")
+    from pliant.data import load_data
+    from pliant.export.ship import export
+    from pliant.measure.latency import using_threads
+    from pliant.measure.run import measure
+    from pliant.report.page import report
+    from pliant.train.engine import train
+
+    recipe = demo_recipe(epochs)
+    digits = load_data("digits", image_size=recipe.data.image_size, seed=recipe.seed)
+    assert digits.test is not None
+    if (out / "last.ckpt").exists():
+        note(f"{out} holds this training, or a part of it: going on from there. Delete it to start anew.")
+    with using_threads(threads):
+        trained = train(recipe, data=digits, out=out, resume=True, device="cpu")
+
+    print(f"\n2/5 Measure all of them on {len(digits.test)} digits that were held out, and time them here")
+    with progress_bar() as on_progress:
+        table = measure(trained.model, digits, threads=threads, on_progress=on_progress)
+    table.save(out / "table.json")
+    show(table.rows, as_json=False, title=headline(table.info))
+
+    print("\n3/5 Pick the best one for a budget")
+    chosen = _pick(table, "latency_ms", "ms")
+    _pick(table, "gmacs", "GMACs")
+
+    print("\n4/5 Report")
+    page = report(out)
+    print(f"    {page}")
+
+    print(f"\n5/5 Export {chosen['subnet']} to ONNX, run the file and compare")
+    written = export(
+        trained.model,
+        out / f"digits-{chosen['subnet']}.onnx",
+        subnet=chosen["subnet"],
+        image_size=digits.image_size,
+        info={"class_names": digits.class_names, "mean": digits.mean, "std": digits.std, **chosen},
+    )
+    print(f"    {written}")
+    print(_next_steps(out, page, time.perf_counter() - started))
+
+
+def demo_recipe(epochs: int) -> Recipe:
+    """Return what the demo trains: a CIFAR ResNet-20 on digits of 16 x 16 pixels."""
+    from pliant.train.recipe import Data, Model, Optimizer, Recipe, Schedule
+
+    return Recipe(
+        model=Model(name="pliant:resnet20"),
+        data=Data(source="digits", image_size=16),
+        epochs=epochs,
+        batch_size=64,
+        optimizer=Optimizer(name="sgd", lr=0.1, nesterov=True, weight_decay=5e-4),
+        schedule=Schedule(name="one_cycle"),
+        validate_every=5,
+        channels_last=True,
+    )
+
+
+def _pick(table: Table, key: str, unit: str) -> dict[str, Any]:
+    """Pick for a budget in the middle between the smallest and the largest, and say so."""
+    costs = [row[key] for row in table.rows]
+    budget = (min(costs) + max(costs)) / 2
+    row = table.pick(**{key: budget})
+    print(f"    at most {budget:.3g} {unit}: {row['subnet']} with {row[key]:.3g} {unit}, {row['acc1']:.2f} % correct")
+    return row
+
+
+def _next_steps(out: Path, page: Path, seconds: float) -> str:
+    return f"""
+Done in {seconds:.0f} s. Open {page}, or go on:
+    pliant pick {out} --acc1 98                       the cheapest with that accuracy
+    pliant export {out} digits.pt2 --subnet smallest  another one, as a PyTorch program
+    pliant describe torchvision:resnet50              a network of your own choice
+    pliant train --help                               your own images"""

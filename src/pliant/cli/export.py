@@ -1,0 +1,30 @@
+"""`pliant export`: one sub-network as a file that runs without pliant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pliant.cli.networks import load_run
+
+__all__ = ["export"]
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    file: Annotated[Path, typer.Argument(help="What to write: a name that ends in .onnx or .pt2.")],
+    subnet: Annotated[str | None, typer.Option(help="Such as TTFF; default: the super-net.")] = None,
+    batch: Annotated[int | None, typer.Option(help="A fixed batch size; default: any.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels of a side; default: as trained.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
+) -> None:
+    """Write one sub-network as a file and keep it only if its own runtime agrees with PyTorch."""
+    import json as json_
+
+    from pliant.export import export as write
+
+    model, info = load_run(run)
+    written = write(model, file, subnet=subnet, batch=batch, image_size=image_size, info=info)
+    print(json_.dumps(written.to_dict(), indent=2) if json else written)

@@ -1,0 +1,99 @@
+"""`pliant measure`: a table of all sub-networks of a run, on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pliant.cli.networks import load_run
+from pliant.cli.show import note, progress_bar, show
+
+if TYPE_CHECKING:
+    from pliant.data import ImageData
+
+__all__ = ["measure"]
+
+
+class Part(StrEnum):
+    """Which part of the data accuracy is measured on."""
+
+    test = "test"
+    val = "val"
+
+
+class Dtype(StrEnum):
+    """What the network computes in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+def measure(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="digits, cifar10, cifar100, a folder or an archive; default: what the run was trained on."),
+    ] = None,
+    split: Annotated[Part, typer.Option(help="Accuracy on which part of the data.")] = Part.test,
+    batch_size: Annotated[int, typer.Option(help="Images in a pass that is timed.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="CPU threads in a pass that is timed; default: all.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="What the network computes in.")] = Dtype.float32,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
+    rounds: Annotated[int, typer.Option(help="How often each sub-network is timed.")] = 30,
+    recalibrate: Annotated[
+        int, typer.Option(help="Take norm statistics of untrained sub-networks anew, from so many training images.")
+    ] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
+) -> None:
+    """Measure all sub-networks: accuracy, MACs, parameters, latency, memory; writes RUN/table.json."""
+    from pliant.measure.run import measure as measure_all
+
+    model, info = load_run(run)
+    images = load_data_of(run, data, info)
+    with progress_bar() as on_progress:
+        table = measure_all(
+            model,
+            images,
+            split=split.value,
+            batch_size=batch_size,
+            threads=threads,
+            dtype=dtype.value,
+            device=device,
+            rounds=rounds,
+            recalibrate=recalibrate,
+            on_progress=on_progress,
+        )
+    table.save(run / "table.json")
+    show(table.rows, as_json=json, title=headline(table.info))
+    note(f"Written to {run / 'table.json'}. Next: pliant pick {run} --latency-ms ..., or pliant report {run}")
+
+
+def load_data_of(run: Path, spec: str | None, info: Mapping[str, Any]) -> ImageData:
+    """Load images as the run saw them: at its size, and with the same images held out for validation.
+
+    Raises:
+        ValueError: no data is named, neither here nor by the run.
+    """
+    from pliant.data import load_data
+    from pliant.train.recipe import Recipe
+
+    options: dict[str, Any] = {"image_size": info.get("image_size")}
+    if (run / "recipe.yaml").is_file():
+        recipe = Recipe.load(run / "recipe.yaml")
+        spec = spec or recipe.data.source
+        options |= {"val_fraction": recipe.data.val_fraction, "seed": recipe.seed}
+    if spec is None:
+        raise ValueError(f"{run} does not say what it was trained on: name the data with --data")
+    return load_data(spec, **options)
+
+
+def headline(info: Mapping[str, Any]) -> str:
+    """Say in one line what was measured, where and how."""
+    threads = f", {info['threads']} threads" if "threads" in info else ""
+    where = f"{info['device']}, {info['cpu']}{threads}"
+    return f"{info['model']}, {info['image_size']} px, batch {info['batch_size']}, {info['dtype']}; {where}"

@@ -1,0 +1,86 @@
+"""`pliant train`: train a network as a recipe says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pliant.cli.show import note
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: Annotated[Path, typer.Option(help="A recipe, such as recipes/digits.yaml.")],
+    out: Annotated[Path, typer.Option(help="The run folder to write.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="digits, cifar10, cifar100, or a folder or archive of images; default: what the recipe says."
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    epochs: Annotated[int | None, typer.Option(help="Train for so many epochs instead.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Change a field of the recipe, such as optimizer.lr=0.05; repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Train a network as a recipe says; --resume goes on after an interruption."""
+    from pliant.train.engine import train as run_training
+    from pliant.train.recipe import Recipe
+
+    tree = changed(Recipe.load(recipe).to_dict(), set_ or [])
+    if data is not None:
+        tree["data"]["source"] = data
+    if epochs is not None:
+        tree["epochs"] = epochs
+    run_training(Recipe.from_dict(tree), out=out, resume=resume, device=device)
+    if os.environ.get("RANK", "0") == "0":
+        note(f"The network is in {out}. Next: pliant measure {out}")
+
+
+def changed(tree: dict[str, Any], changes: list[str]) -> dict[str, Any]:
+    """Return a recipe's tree with `FIELD=VALUE` texts applied; values are read as YAML.
+
+    Raises:
+        ValueError: a text without `=`, or a field inside of what has no fields. Unknown fields are
+            left to the recipe, which knows its own.
+    """
+    for change in changes:
+        path, equals, text = change.partition("=")
+        if not equals or not path.strip():
+            raise ValueError(f"--set {change}: expected FIELD=VALUE, such as optimizer.lr=0.05")
+        *parents, name = path.strip().split(".")
+        fields = tree
+        for parent in parents:
+            if fields.get(parent) is None:
+                fields[parent] = {}
+            fields = fields[parent]
+            if not isinstance(fields, dict):
+                raise ValueError(f"--set {change}: {parent} has no fields")
+        fields[name] = _value(text, path)
+    return tree
+
+
+def _value(text: str, path: str) -> Any:
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"--set {path}={text}: the value is not YAML") from None
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 takes 1e-4, without a point, for a text
+        except ValueError:
+            return value
+    return value

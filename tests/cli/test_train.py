@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import pliant
+from pliant.cli.train import changed
+from pliant.train.recipe import Recipe
+
+RECIPE = """
+model: {name: "pliant:resnet20"}
+data: {source: digits, image_size: 8, val_fraction: 0.25}
+epochs: 2
+batch_size: 4
+optimizer: {lr: 0.01}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def train(cli, recipe, image_folder, tmp_path):
+    def call(*more: object):
+        return cli("train", "--recipe", recipe, "--data", image_folder, "--out", tmp_path / "out", *more)
+
+    return call
+
+
+@pytest.fixture
+def train_refused(refused, recipe, image_folder, tmp_path):
+    def call(*more: object, data: object = image_folder, out: object = tmp_path / "out") -> str:
+        return refused("train", "--recipe", recipe, "--data", data, "--out", out, *more)
+
+    return call
+
+
+def test_a_folder_of_images_becomes_a_network(train, tmp_path) -> None:
+    result = train()
+    assert result.status == 0, result.err
+    assert "epoch 2/2" in result.out
+    assert "pliant measure" in result.err
+    model = pliant.load(tmp_path / "out")
+    assert len(model.subnets) == 8
+    assert Recipe.load(tmp_path / "out" / "recipe.yaml").data.source == str(tmp_path / "images")
+
+
+def test_resume_goes_on_where_it_ended_and_names_another_recipe(train, train_refused, tmp_path) -> None:
+    assert train("--epochs", 1, "--set", "schedule.name=step").status == 0
+    line = train_refused("--epochs", 1, "--resume", "--set", "schedule.name=step", "--set", "optimizer.lr=0.02")
+    assert "optimizer.lr" in line
+    assert "0.02" in line
+    assert train("--epochs", 1, "--resume", "--set", "schedule.name=step").status == 0
+    assert len((tmp_path / "out" / "metrics.csv").read_text().splitlines()) == 2  # the heading and one epoch
+
+
+def test_a_second_training_into_the_same_folder_is_refused(train, train_refused) -> None:
+    assert train("--epochs", 1).status == 0
+    assert "resume" in train_refused("--epochs", 1)
+
+
+def test_fields_can_be_set() -> None:
+    tree = {"optimizer": {"lr": 0.1}, "ema": None, "epochs": 3}
+    changes = ["optimizer.lr=1e-3", "ema.decay=0.9", "epochs=5", "schedule.milestones=[1, 2]", "clip_norm=null"]
+    assert changed(tree, changes) == {
+        "optimizer": {"lr": 0.001},
+        "ema": {"decay": 0.9},
+        "epochs": 5,
+        "schedule": {"milestones": [1, 2]},
+        "clip_norm": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("optimizer.lrr=1", "lrr"),
+        ("optimizer.lr=fast", "fast"),
+        ("optimizer.lr=-1", "-1"),
+        ("epochs", "FIELD=VALUE"),
+        ("epochs.much=1", "epochs"),
+        ("plan.name=magic", "magic"),
+        ("model.name=torchvision:resnet5", "resnet5"),
+        ("model.name=torchvision:alexnet", "ResNet"),
+    ],
+)
+def test_what_a_recipe_cannot_say_is_refused(train_refused, change: str, said: str, tmp_path) -> None:
+    assert said in train_refused("--set", change)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_recipe_that_is_not_there(refused, tmp_path) -> None:
+    assert "never.yaml" in refused("train", "--recipe", tmp_path / "never.yaml", "--out", tmp_path / "out")
+
+
+def test_data_that_is_not_there(train_refused, tmp_path) -> None:
+    assert "never" in train_refused(data=tmp_path / "never")
+
+
+def test_an_empty_folder(train_refused, tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in train_refused(data=tmp_path / "empty")
+
+
+def test_an_unreadable_image_is_named(train_refused, image_folder) -> None:
+    broken = image_folder / "train" / "dark" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    assert str(broken) in train_refused()
+
+
+def test_an_archive_that_escapes(train_refused, tmp_path, monkeypatch) -> None:
+    import tarfile
+
+    monkeypatch.setenv("PLIANT_CACHE", str(tmp_path / "cache"))
+    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
+        archive.add(tmp_path / "recipe.yaml", arcname="../escaped.yaml")
+    assert "escaped.yaml" in train_refused(data=tmp_path / "bad.tar")
+    assert not list(tmp_path.rglob("escaped.yaml"))
+
+
+def test_a_loss_that_is_no_number_says_where(train, tmp_path) -> None:
+    result = train("--set", "optimizer.lr=1e30", "--set", "schedule.name=step")
+    assert result.status == 2
+    line = result.err.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert "epoch" in line
+    assert "step" in line
