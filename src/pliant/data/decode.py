@@ -92,5 +92,5 @@ def find_size(files: Sequence[Path]) -> int:
             with Image.open(path) as image:  # reads the head of the file only
                 sides.append(min(image.size))
         except Exception:
-            read_image(path)  # says what is wrong
+            sides.append(min(read_image(path).size))  # says what is wrong
     return sorted(sides)[len(sides) // 2]

@@ -90,12 +90,7 @@ def load_data(
     Raises:
         ValueError: there is no such data, or something is wrong with it: one line that says what.
     """
-    if not 0 <= val_fraction < 1:
-        raise ValueError(f"val_fraction: got {val_fraction}, expected a fraction in [0, 1)")
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size: got {image_size}, expected at least 1")
-    if workers is not None and workers < 0:
-        raise ValueError(f"workers: got {workers}, expected at least 0")
+    _check_options(val_fraction, image_size, workers)
     hold_out = partial(cut_off, fraction=val_fraction, name=("validation", seed))
     folder = cache_folder(cache)
     if spec in NAMED:
@@ -108,21 +103,32 @@ def load_data(
             f"{os.fspath(spec)!r}: no such data; expected {', '.join(NAMED)}, "
             "or the path of a folder or archive of class folders"
         )
-    name = path.resolve().name
-    if is_archive(path):
-        name = path.name.split(".")[0]
-        path = unpack(path, folder)
-    listing = list_folder(path)
+    name = path.name.split(".")[0] if is_archive(path) else path.resolve().name
+    listing = list_folder(unpack(path, folder) if is_archive(path) else path)
+    return _data(name, _folder_splits(name, listing, image_size, workers, folder), hold_out)
+
+
+def _check_options(val_fraction: float, image_size: int | None, workers: int | None) -> None:
+    if not 0 <= val_fraction < 1:
+        raise ValueError(f"val_fraction: got {val_fraction}, expected a fraction in [0, 1)")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size: got {image_size}, expected at least 1")
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers: got {workers}, expected at least 0")
+
+
+def _folder_splits(
+    name: str, listing: Listing, image_size: int | None, workers: int | None, cache: Path
+) -> dict[str, Split]:
+    """Small images in memory, large ones in their files."""
     size = image_size or _usual_size(listing)
     style = Style(size, listing.class_names, IMAGENET_MEAN, IMAGENET_STD)
     if size <= SMALL_SIZE and listing.count * 3 * size * size <= SMALL_BYTES:
-        parts = _decoded(name, listing, size, folder)
-        return _data(name, _small(parts, style), hold_out)
+        return _small(_decoded(name, listing, size, cache), style)
     workers = default_workers() if workers is None else workers
-    splits = {
+    return {
         key: FileSplit(part.files, torch.tensor(part.labels), style, workers) for key, part in listing.parts.items()
     }
-    return _data(name, splits, hold_out)
 
 
 _Cut = Callable[[Tensor], tuple[Tensor, Tensor]]

@@ -116,7 +116,7 @@ class Split(ABC):
             raise ValueError(f"batch_size: got {batch_size}, expected at least 1")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank: got {rank} of {world_size} processes, expected 0 to {world_size - 1}")
-        device = torch.device(device)
+        device = torch.empty(0, device=device).device  # with its number: "cuda" is "cuda:0"
         order = self._order(augment, shuffle, seed, epoch)
         shares = list(_deal(order, batch_size, rank, world_size, drop_last, (seed, epoch)))
         scale, shift = self._normalisation(device)
