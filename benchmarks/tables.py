@@ -1,0 +1,102 @@
+"""Write the tables of README.md and docs/results.md from results/*.json; nobody types a figure.
+
+    python benchmarks/tables.py
+
+A page says where a table goes with a pair of comments that name the file in results/: `<!-- results: cifar10 -->` and
+`<!-- end of results -->`. What was not measured is said to be missing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+
+
+def page(text: str, results: Path = ROOT / "results") -> str:
+    """Return the text of a page with its tables made anew."""
+    return MARKED.sub(lambda found: f"{found[1]}{tables(results / f'{found[2]}.json')}\n{found[3]}", text)
+
+
+def tables(path: Path) -> str:
+    if not path.exists():
+        return f"`results/{path.name}` is not there: not measured yet."
+    document = json.loads(path.read_text(encoding="utf-8"))
+    parts = [study(document["runs"])] if "runs" in document else list(anything(document))
+    return "\n\n".join([*parts, source(path, document["provenance"])])
+
+
+def study(runs: Mapping[str, Any]) -> str:
+    """One line a sub-network, one column a training; networks trained on their own share a column."""
+    alone = {name: run for name, run in runs.items() if len(run["subnets"]) == 1}
+    together = {name: run for name, run in runs.items() if name not in alone}
+    gmacs = {key: row["gmacs"] for run in runs.values() for key, row in run["subnets"].items()}
+    lines = []
+    for subnet in sorted(gmacs, key=lambda name: gmacs[name]):
+        own = [accuracy(run["subnets"][subnet]) for run in alone.values() if subnet in run["subnets"]]
+        others = [accuracy(run["subnets"][subnet]) for run in together.values()]
+        lines.append([subnet, f"{gmacs[subnet]:.4f}", *(own or ["-"] if alone else []), *others])
+    heads = ["sub-network", "GMACs", *(["trained individually"] if alone else []), *(f"`{name}`" for name in together)]
+    how = {f"seeds {', '.join(map(str, run['seeds']))}; {run['epochs']} epochs" for run in runs.values()}
+    if len(how) == 1:
+        said = how.pop()
+    else:
+        said = "; ".join(f"{name}: seeds {', '.join(map(str, run['seeds']))}" for name, run in runs.items())
+    return f"{markdown(heads, lines)}\n\nTest accuracy in %, mean ± standard deviation over seeds ({said})."
+
+
+def accuracy(row: Mapping[str, float]) -> str:
+    spread = f" ± {row['test_acc1_std']:.2f}" if "test_acc1_std" in row else ""
+    return f"{row['test_acc1']:.2f}{spread}"
+
+
+def anything(document: Mapping[str, Any]) -> Iterable[str]:
+    """A table for each list of rows, and one for each group of single figures."""
+    for key, value in document.items():
+        if key == "provenance":
+            continue
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            heads = list(dict.fromkeys(name for row in value for name in row))
+            lines = [[shown(row.get(name)) for name in heads] for row in value]
+            yield f"{title(key)}{markdown(heads, lines)}"
+        elif isinstance(value, Mapping):
+            yield f"{title(key)}{markdown(list(value), [[shown(item) for item in value.values()]])}"
+    single = {key: shown(value) for key, value in document.items() if isinstance(value, str | int | float)}
+    if single:
+        yield "; ".join(f"{key} {value}" for key, value in single.items()) + "."
+
+
+def title(key: str) -> str:
+    return "" if key == "rows" else f"**{key.replace('_', ' ')}**\n\n"
+
+
+def shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def source(path: Path, provenance: Mapping[str, Any]) -> str:
+    versions = provenance["versions"]
+    return (
+        f"<sub>`{provenance['command']}`, {provenance['date']}, {provenance['device']} ({provenance['cpu']}), "
+        f"Python {versions['python']}, PyTorch {versions['torch']}; `results/{path.name}`</sub>"
+    )
+
+
+def markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    ruler = ["---", *(["---:"] * (len(heads) - 1))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [heads, ruler, *lines])
+
+
+if __name__ == "__main__":
+    for path in PAGES:
+        path.write_text(page(path.read_text(encoding="utf-8")), encoding="utf-8")

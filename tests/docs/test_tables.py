@@ -1,0 +1,69 @@
+"""Figures on pages come from files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROVENANCE = {
+    "command": "python benchmarks/x.py",
+    "date": "2026-01-02",
+    "device": "cpu",
+    "cpu": "a processor",
+    "versions": {"python": "3.11.7", "torch": "2.14.1"},
+}
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_on_the_pages_are_those_of_the_results(script) -> None:
+    for path in script.PAGES:
+        text = path.read_text(encoding="utf-8")
+        assert "<!-- results: " in text
+        assert script.page(text) == text, f"{path.name} is out of date: run python benchmarks/tables.py"
+
+
+def write(folder: Path, name: str, figures: dict) -> None:
+    (folder / name).write_text(json.dumps({"provenance": PROVENANCE, **figures}))
+
+
+def test_a_study_has_mean_and_spread_and_the_networks_trained_alone(script, tmp_path) -> None:
+    def subnet(gmacs: float, mean: float) -> dict[str, float]:
+        return {"gmacs": gmacs, "test_acc1": mean, "test_acc1_std": 0.25}
+
+    common = {"seeds": [0, 1], "epochs": 20}
+    runs = {
+        "super": common | {"subnets": {"FF": subnet(0.04, 84.0)}},
+        "base": common | {"subnets": {"TT": subnet(0.02, 83.1)}},
+        "adn": common | {"subnets": {"TT": subnet(0.02, 82.5), "FT": subnet(0.03, 82.8), "FF": subnet(0.04, 83.1)}},
+    }
+    write(tmp_path, "some.json", {"study": "some", "runs": runs})
+    text = script.page("<!-- results: some -->\nold\n<!-- end of results -->", tmp_path)
+    assert "| TT | 0.0200 | 83.10 ± 0.25 | 82.50 ± 0.25 |" in text
+    assert "| FT | 0.0300 | - | 82.80 ± 0.25 |" in text
+    assert "seeds 0, 1; 20 epochs" in text
+    assert "a processor" in text
+    assert "old" not in text
+
+
+def test_what_was_not_measured_is_said_to_be_missing(script, tmp_path) -> None:
+    assert "not measured" in script.page("<!-- results: none -->\n<!-- end of results -->", tmp_path)
+
+
+def test_rows_of_any_kind_become_a_table(script, tmp_path) -> None:
+    write(tmp_path, "cost.json", {"threads": 2, "rows": [{"model": "a", "ms": 1.23456}, {"model": "b", "over": 1}]})
+    text = script.page("<!-- results: cost -->\n<!-- end of results -->", tmp_path)
+    assert "| model | ms | over |" in text
+    assert "| a | 1.235 | - |" in text
+    assert "threads 2" in text
