@@ -24,9 +24,7 @@ def test_importing_pliant_loads_no_library() -> None:
 
 
 def test_importing_the_core_loads_torch_alone() -> None:
-    loaded = loaded_after(
-        "from pliant.core.subnet import SubNet, SubNetSpace; from pliant.core.plan import Plan"
-    )
+    loaded = loaded_after("from pliant.core.subnet import SubNet, SubNetSpace; from pliant.core.plan import Plan")
     assert not loaded.intersection(set(HEAVY) - {"torch"})
 
 
@@ -65,10 +63,7 @@ def test_type_checkers_and_python_see_the_same_names() -> None:
     tree = ast.parse(Path(pliant.__file__).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     imported = {
-        alias.name: node.module
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
+        alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
     assert imported == pliant._HOMES
     assert sorted(imported) == pliant.__all__

@@ -14,7 +14,7 @@ __all__ = ["train"]
 
 
 def train(
-    recipe: Annotated[Path, typer.Option(help="A recipe, such as recipes/digits.yaml.")],
+    recipe: Annotated[Path, typer.Option(help="A recipe, such as recipes/cifar10_resnet20.yaml.")],
     out: Annotated[Path, typer.Option(help="The run folder to write.")],
     data: Annotated[
         str | None,
