@@ -308,11 +308,11 @@ class Recipe(Config):
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
     found: dict[str, tuple[Any, Any]] = {}
     for name in dict.fromkeys([*one, *other]):
-        values = one.get(name), other.get(name)
-        if isinstance(values[0], Mapping) and isinstance(values[1], Mapping):
-            found |= _differences(*values, prefix=f"{prefix}{name}.")
-        elif values[0] != values[1]:
-            found[prefix + name] = values
+        mine, theirs = one.get(name), other.get(name)
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            found |= _differences(mine, theirs, f"{prefix}{name}.")
+        elif mine != theirs:
+            found[prefix + name] = (mine, theirs)
     return found
 
 
