@@ -62,9 +62,14 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, Any]
     model.metadata_props.update(
         {key: str(value) if key in _TEXTS else json.dumps(value) for key, value in metadata.items()}
     )
-    for graph_part in (model.graph, *model.graph, *model.graph.inputs, *model.graph.outputs):
-        # The exporter's notes for debugging double the length of a small file and quote local paths.
-        graph_part.metadata_props.clear()
+    values = (
+        *model.graph.inputs,
+        *model.graph.initializers.values(),
+        *(v for node in model.graph for v in node.outputs),
+    )
+    for part in (model.graph, *model.graph, *values):
+        # The exporter's notes for debugging make a small file much longer, and are nobody else's business.
+        part.metadata_props.clear()
     exported.save(path, external_data=False)
 
 

@@ -189,8 +189,7 @@ def _frozen(model: nn.Module, subnet: str | SubNet | None) -> tuple[nn.Module, E
     if not isinstance(model, AdaptiveModule):
         if subnet is not None:
             raise ExportError(
-                f"subnet: got {str(subnet)!r}, but this {type(model).__name__} has no sub-networks; "
-                "leave subnet out"
+                f"subnet: got {str(subnet)!r}, but this {type(model).__name__} has no sub-networks; leave subnet out"
             )
         plain = _for_inference(model)
         return plain, plain, None, "network"
