@@ -141,7 +141,8 @@ def _figures(charts: dict[str, list[Pair]], *names: str) -> list[dict[str, Any]]
 
 
 def _code(text: str) -> Any:
-    """Set what stands between backticks as code, everything else as text."""
+    """Set what stands between backticks as code, everything else as text; keep a number and its % on one line."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    safe = str(escape(text)).replace(" %", "\N{NO-BREAK SPACE}%")
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", safe))

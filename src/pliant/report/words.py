@@ -111,8 +111,8 @@ def scatter_of_latency(run: Run) -> str:
     if worst < _RESTLESS:
         return ""
     return (
-        f"While latency was measured, something else kept the machine busy (95th percentile up to {worst:.1f} times "
-        "the median): measure again on an idle machine before you rely on it."
+        f"Latencies scattered, as on a busy machine (95th percentile up to {worst:.1f} times the median): "
+        "measure again on an idle one before you rely on them."
     )
 
 
