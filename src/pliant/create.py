@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 from pliant.core.config import Config
 from pliant.models import MODELS
 
-__all__ = ["ModelSource", "create_model", "identify"]
+__all__ = ["ModelSource", "create_model", "identify", "usual_image_size"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,3 +141,17 @@ def _candidates(model: nn.Module) -> Iterator[str]:
             yield f"timm:{configuration['architecture']}"
     elif library == "pliant":
         yield from (f"pliant:{name}" for name in MODELS)
+
+
+def usual_image_size(model: nn.Module) -> int | None:
+    """Return the image size in pixels that a model was made for; none where nobody knows.
+
+    timm writes it down; torchvision's take 224, ours are for CIFAR.
+    """
+    written_down = getattr(model, "pretrained_cfg", None)
+    if isinstance(written_down, Mapping) and written_down.get("input_size"):
+        return written_down["input_size"][-1]
+    for package, size in (("torchvision.models.", 224), ("pliant.models.", 32)):
+        if any(base.__module__.startswith(package) for base in type(model).__mro__):
+            return size
+    return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["load_run", "named_or_loaded", "usual_image_size"]
+__all__ = ["load_run", "named_or_loaded"]
 
 
 def load_run(run: Path) -> tuple[nn.Module, Mapping[str, Any]]:
@@ -32,22 +32,17 @@ def named_or_loaded(model_or_run: str) -> tuple[nn.Module, int]:
         ValueError: neither a folder nor the name of a model that can be adapted.
     """
     from pliant.adapt import adapt_
-    from pliant.create import create_model
+    from pliant.create import create_model, usual_image_size
     from pliant.depth.config import Depth
 
+    size = None
     if Path(model_or_run).is_dir():
         model, info = load_run(Path(model_or_run))
-        return model, info.get("image_size") or usual_image_size(model)
-    if ":" not in model_or_run:
+        size = info.get("image_size")
+    elif ":" in model_or_run:
+        model = adapt_(create_model(model_or_run), Depth())
+    else:
         raise ValueError(f"{model_or_run}: neither a run folder nor a model such as torchvision:resnet50")
-    model = adapt_(create_model(model_or_run), Depth())
-    return model, usual_image_size(model)
-
-
-def usual_image_size(model: nn.Module) -> int:
-    """Return the image size in pixels that a model was made for: timm writes it down, ours are for CIFAR."""
-    written_down = getattr(model, "pretrained_cfg", None)
-    if isinstance(written_down, Mapping) and written_down.get("input_size"):
-        return written_down["input_size"][-1]
-    own = any(cls.__module__.startswith("pliant.models") for cls in type(model).__mro__)
-    return 32 if own else 224
+    size = size or usual_image_size(model)
+    assert size is not None, "every model that has a name says its image size"
+    return model, size

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.subnet import SubNet
+from pliant.create import usual_image_size
 from pliant.export.onnx import read_onnx_metadata, require_onnx, run_onnx, write_onnx
 from pliant.export.program import read_program_metadata, run_program, trace, write_program
 from pliant.export.verify import ExportError, first_line, largest_difference
@@ -114,7 +115,7 @@ def export(
     target, info = Path(path), info or {}
     _check(target, batch, tolerance)
     network, eager, chosen, role = _frozen(model, subnet)
-    size = image_size or info.get("image_size") or _usual_image_size(model)
+    size = image_size or info.get("image_size") or _known_image_size(model)
     image_shape = (_in_channels(network), _positive("image_size", size), size)
     _check_output(eager, type(network).__name__, image_shape)
 
@@ -207,16 +208,12 @@ def _for_inference(model: nn.Module) -> nn.Module:
     return copied.eval().requires_grad_(False)
 
 
-def _usual_image_size(model: nn.Module) -> int:
-    """What the library made a network for: timm writes it down, torchvision's take 224, ours are for CIFAR."""
-    described = getattr(model, "pretrained_cfg", None)
-    if isinstance(described, Mapping) and described.get("input_size"):
-        return described["input_size"][-1]
-    for package, size in (("torchvision.models.", 224), ("pliant.models.", 32)):
-        if any(cls.__module__.startswith(package) for cls in type(model).__mro__):
-            return size
-    name = type(model).__name__
-    raise ExportError(f"image_size: this {name} does not say its image size; pass image_size=")
+def _known_image_size(model: nn.Module) -> int:
+    size = usual_image_size(model)
+    if size is None:
+        name = type(model).__name__
+        raise ExportError(f"image_size: this {name} does not say its image size; pass image_size=")
+    return size
 
 
 def _in_channels(network: nn.Module) -> int:
