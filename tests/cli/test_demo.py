@@ -15,7 +15,3 @@ def test_the_whole_path_on_real_digits(cli, tmp_path) -> None:
     assert exported.name in result.out
     rows = json.loads((out / "table.json").read_text())["rows"]
     assert len(rows) == 8
-
-    again = cli("demo", "--out", out, "--epochs", 1)
-    assert again.status == 0, again.err
-    assert "going on from there" in again.err
