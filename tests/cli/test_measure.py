@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+from pliant.checkpoint import load, read_info, save
+from pliant.create import ModelSource
+from pliant.export import read_metadata
+from pliant.extract import extract
 from pliant.measure.table import Table
 
 
@@ -47,3 +51,31 @@ def test_a_run_that_is_not_there(refused, tmp_path) -> None:
 @pytest.mark.parametrize("option", [("--threads", 0), ("--rounds", 0), ("--batch-size", 0), ("--device", "abacus")])
 def test_impossible_conditions(refused, run_folder, image_folder, option: tuple[str, object]) -> None:
     assert str(option[1]) in refused("measure", run_folder, "--data", image_folder, *option)
+
+
+def test_a_network_trained_on_its_own_is_called_by_its_sub_network(cli, run_folder, image_folder, tmp_path) -> None:
+    model = load(run_folder)
+    source = ModelSource(name="pliant:resnet20", num_classes=2)
+    info = read_info(run_folder)["info"]
+    alone = save(
+        extract(model, "TFT"), tmp_path / "alone", only="TFT", adapted_with=model.configs, source=source, info=info
+    )
+    result = cli("measure", alone, "--data", image_folder, "--rounds", 1, "--json")
+    assert result.status == 0, result.err
+    assert [row["subnet"] for row in json.loads(result.out)] == ["TFT"]
+    assert Table.load(alone / "table.json").info["model"] == "pliant:resnet20"
+
+
+def test_an_exported_file_says_what_was_measured(cli, run_folder, image_folder, tmp_path) -> None:
+    cli("measure", run_folder, "--data", image_folder, "--rounds", 1, "--json")
+    assert cli("export", run_folder, tmp_path / "net.pt2", "--subnet", "TTF").status == 0
+    row = next(row for row in Table.load(run_folder / "table.json").rows if row["subnet"] == "TTF")
+    metadata = read_metadata(tmp_path / "net.pt2")
+    assert (metadata["acc1"], metadata["gmacs"]) == (row["acc1"], row["gmacs"])
+    assert metadata["model"] == "pliant:resnet20"
+    # The table of a network that has changed since says nothing of this one.
+    model = load(run_folder)
+    model.fc.bias.data += 1
+    save(model, run_folder, info=read_info(run_folder)["info"])
+    assert cli("export", run_folder, tmp_path / "later.pt2", "--subnet", "TTF").status == 0
+    assert "acc1" not in read_metadata(tmp_path / "later.pt2")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pliant.cli.networks import load_run
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["export"]
 
@@ -26,5 +29,24 @@ def export(
     from pliant.export import export as write
 
     model, info = load_run(run)
+    info = info | _measured(run, model, subnet)
     written = write(model, file, subnet=subnet, batch=batch, image_size=image_size, info=info)
     print(json_.dumps(written.to_dict(), indent=2) if json else written)
+
+
+def _measured(run: Path, model: nn.Module, subnet: str | None) -> dict[str, Any]:
+    """Return the row of the table of this very network, if it was measured; the file then carries it."""
+    from pliant.core.adaptive import AdaptiveModule
+    from pliant.measure.fingerprint import fingerprint
+    from pliant.measure.table import Table
+
+    path = run / "table.json"
+    if not path.is_file():
+        return {}
+    table = Table.load(path)
+    if table.info.get("fingerprint") != fingerprint(model):
+        return {}
+    if not isinstance(model, AdaptiveModule):
+        return table.rows[0]
+    chosen = str(model.space.parse(subnet or "largest"))
+    return next((row for row in table.rows if row["subnet"] == chosen), {})

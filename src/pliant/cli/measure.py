@@ -66,8 +66,10 @@ def measure(
             device=device,
             rounds=rounds,
             recalibrate=recalibrate,
+            name=info["only"] or info["model"],
             on_progress=on_progress,
         )
+    table.info["model"] = info["model"]
     table.save(run / "table.json")
     show(table.rows, as_json=json, title=headline(table.info))
     note(f"Written to {run / 'table.json'}. Next: pliant pick {run} --latency-ms ..., or pliant report {run}")

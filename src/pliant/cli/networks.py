@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,11 @@ if TYPE_CHECKING:
 __all__ = ["load_run", "named_or_loaded"]
 
 
-def load_run(run: Path) -> tuple[nn.Module, Mapping[str, Any]]:
+def load_run(run: Path) -> tuple[nn.Module, dict[str, Any]]:
     """Load the network of a run folder and what was written down with it, such as `image_size`.
+
+    Besides there is `model`, the name it was made from, and `only`: which sub-network it is, for a network
+    that was trained on its own.
 
     Raises:
         FileNotFoundError: no such folder, or nothing was trained in it.
@@ -22,7 +24,8 @@ def load_run(run: Path) -> tuple[nn.Module, Mapping[str, Any]]:
 
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder; train one with `pliant train --recipe ... --out {run}`")
-    return load(run), read_info(run)["info"]
+    card = read_info(run)
+    return load(run), card["info"] | {"model": card["model"]["name"], "only": card["only"]}
 
 
 def named_or_loaded(model_or_run: str) -> tuple[nn.Module, int]:
