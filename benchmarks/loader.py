@@ -3,11 +3,11 @@
     python benchmarks/loader.py [--rounds 40] [--threads 2] [--device cpu] [--data digits]
 
 Small images, 32 pixels, batch 128: the next batch with each way of varying images, against one training step of the
-CIFAR ResNet-20 (forward, backward, SGD). Large images: two real
-photographs of 640 x 427 pixels, read from JPEG files, cut, scaled to 224 pixels and varied by one core, against one
-step of ResNet-50 with a batch of 8. Medians of interleaved rounds. `share_of_step` is the loader's time over that of
-the fastest step: below 1 the network waits for no image, even if nothing overlaps. A load average
-beyond the number of cores says that others were working on the machine: then only the shares mean something. Writes results/loader.json.
+CIFAR ResNet-20 (forward, backward, SGD). Large images: two real photographs of 640 x 427 pixels, read from JPEG files,
+cut, scaled to 224 pixels and varied by one core, against one step of ResNet-50 with a batch of 8. Medians of
+interleaved rounds. `share_of_step` is the loader's time over that of the fastest step: below 1 the network waits for no
+image, even if nothing overlaps. A load average beyond the number of cores says that others were working on the
+machine: then only the shares mean something. Writes results/loader.json.
 """
 
 from __future__ import annotations
