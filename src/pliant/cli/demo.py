@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +28,7 @@ def demo(
     """Train, measure, pick, report and export one adaptive network on real handwritten digits."""
     # One thread: a network this small gains little from a second one, and on a busy machine waits for it.
     started = time.perf_counter()
-    print("1/5 Train one network with eight sub-networks on 1,294 of 1,797 real handwritten digits")
+    _say("1/5 Train one network that has eight depths on real handwritten digits")
     from pliant.data import load_data
     from pliant.export.ship import export
     from pliant.measure.latency import using_threads
@@ -42,21 +44,21 @@ def demo(
     with using_threads(threads):
         trained = train(recipe, data=digits, out=out, resume=True, device="cpu")
 
-    print(f"\n2/5 Measure all of them on {len(digits.test)} digits that were held out, and time them here")
+    _say(f"\n2/5 Measure all of them on {len(digits.test)} digits that were held out, and time them here")
     with progress_bar() as on_progress:
         table = measure(trained.model, digits, threads=threads, on_progress=on_progress)
     table.save(out / "table.json")
     show(table.rows, as_json=False, title=headline(table.info))
 
-    print("\n3/5 Pick the best one for a budget")
+    _say("\n3/5 Pick the best one for a budget")
     chosen = _pick(table, "latency_ms", "ms")
     _pick(table, "gmacs", "GMACs")
 
-    print("\n4/5 Report")
+    _say("\n4/5 Report")
     page = report(out)
     print(f"    {page}")
 
-    print(f"\n5/5 Export {chosen['subnet']} to ONNX, run the file and compare")
+    _say(f"\n5/5 Export {chosen['subnet']} to ONNX, run the file and compare")
     written = export(
         trained.model,
         out / f"digits-{chosen['subnet']}.onnx",
@@ -94,9 +96,18 @@ def _pick(table: Table, key: str, unit: str) -> dict[str, Any]:
 
 
 def _next_steps(out: Path, page: Path, seconds: float) -> str:
-    return f"""
-Done in {seconds:.0f} s. Open {page}, or go on:
-    pliant pick {out} --acc1 98                       the cheapest with that accuracy
-    pliant export {out} digits.pt2 --subnet smallest  another one, as a PyTorch program
-    pliant describe torchvision:resnet50              a network of your own choice
-    pliant train --help                               your own images"""
+    program = "pliant" if shutil.which("pliant") else sys.argv[0]
+    steps = {
+        f"{program} pick {out} --acc1 98": "the cheapest with that accuracy",
+        f"{program} export {out} digits.pt2 --subnet smallest": "another one, as a PyTorch program",
+        f"{program} describe torchvision:resnet50": "a network of your own choice",
+        f"{program} train --help": "your own images",
+    }
+    width = max(map(len, steps))
+    lines = [f"    {command:{width}}   {purpose}" for command, purpose in steps.items()]
+    return "\n".join([f"\nDone in {seconds:.0f} s. Open {page}, or go on:", *lines])
+
+
+def _say(heading: str) -> None:
+    """Print at once, also into a pipe: what follows takes its time."""
+    print(heading, flush=True)

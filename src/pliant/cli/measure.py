@@ -96,6 +96,6 @@ def load_data_of(run: Path, spec: str | None, info: Mapping[str, Any]) -> ImageD
 
 def headline(info: Mapping[str, Any]) -> str:
     """Say in one line what was measured, where and how."""
-    threads = f", {info['threads']} threads" if "threads" in info else ""
-    where = f"{info['device']}, {info['cpu']}{threads}"
+    threads = info["threads"]
+    where = f"{info['device']}, {info['cpu']}, {threads} thread{'s' if threads > 1 else ''}"
     return f"{info['model']}, {info['image_size']} px, batch {info['batch_size']}, {info['dtype']}; {where}"
