@@ -28,6 +28,7 @@ from pliant.train.recipe import PlanChoice, Recipe
 
 # The recipe of each study, and its runs: what differs from the recipe.
 STUDIES = {"cifar10": "recipes/cifar10_resnet20.yaml", "cifar10-resnet32": "recipes/cifar10_resnet32.yaml"}
+RECALIBRATION_IMAGES = 12_800
 RUNS: dict[str, dict[str, Any]] = {
     "super": {"only": "FFF"},
     "base": {"only": "TTT"},
@@ -55,11 +56,21 @@ def figures(trained: RunResult, recipe: Recipe, data: ImageData) -> dict[str, An
     """Accuracy of every sub-network on validation and on test images, and what the training took."""
     rows: dict[str, dict[str, float]] = {}
     for split in ("val", "test"):
-        table = measure(trained.model, data, split=split, latency=False, memory=False, name=recipe.only or None)
-        for row in table.rows:
-            rows.setdefault(row["subnet"], {"gmacs": row["gmacs"], "params_m": row["params_m"]})[f"{split}_acc1"] = row[
-                "acc1"
-            ]
+        for suffix, images in (("", 0), ("_recalibrated", RECALIBRATION_IMAGES)):
+            if recipe.only and images:
+                continue  # a network that was trained has its own statistics
+            table = measure(
+                trained.model,
+                data,
+                split=split,
+                latency=False,
+                memory=False,
+                recalibrate=images,
+                name=recipe.only or None,
+            )
+            for row in table.rows:
+                kept = rows.setdefault(row["subnet"], {"gmacs": row["gmacs"], "params_m": row["params_m"]})
+                kept[f"{split}_acc1{suffix}"] = row["acc1"]
     return {
         "subnets": rows,
         "minutes": sum(row["seconds"] for row in trained.rows) / 60,
@@ -83,9 +94,10 @@ def summarise(study: str) -> None:
                 subnet: {
                     "gmacs": documents[0]["subnets"][subnet]["gmacs"],
                     **{
-                        f"{split}_acc1{suffix}": value
-                        for split in ("val", "test")
-                        for suffix, value in spread([d["subnets"][subnet][f"{split}_acc1"] for d in documents]).items()
+                        f"{key}{suffix}": value
+                        for key in documents[0]["subnets"][subnet]
+                        if "acc1" in key
+                        for suffix, value in spread([d["subnets"][subnet][key] for d in documents]).items()
                     },
                 }
                 for subnet in documents[0]["subnets"]
