@@ -75,6 +75,8 @@ class Objective(nn.Module):
 
         def differentiate(loss: Tensor) -> Tensor:
             # The caller's autocast is for the forward passes; a backward pass repeats their types by itself.
+            # Its cache would hold a copy of all weights until the last pass is over.
+            torch.clear_autocast_cache()
             with torch.autocast(x.device.type, enabled=False):
                 step(loss)
             return loss.detach()
