@@ -114,6 +114,7 @@ def test_the_average_follows_the_weights_during_the_warm_up(tiny: Tiny, images: 
 
 
 def test_mixed_precision_mixing_and_smoothing_run_together(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    """And the network comes back as `load` gives it, whatever the layout was in training."""
     recipe = tiny(
         precision="bf16",
         channels_last=True,
@@ -125,6 +126,8 @@ def test_mixed_precision_mixing_and_smoothing_run_together(tiny: Tiny, images: I
     result = train(recipe, data=images, out=tmp_path / "run", log=None)
     assert [row["lr"] for row in result.rows] == pytest.approx([1e-3, 1e-4])
     assert all(parameter.dtype == torch.float32 for parameter in result.model.parameters())
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(pliant.load(result.out)(x), result.model(x), rtol=0, atol=0)
 
 
 def test_a_term_that_starts_late_appears_late(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
@@ -198,3 +201,13 @@ def test_a_recipe_that_does_not_fit_is_refused_before_anything_is_written(
 def test_an_unknown_device_is_refused(tiny: Tiny, images: ImageData, tmp_path: Path, device: str) -> None:
     with pytest.raises(ValueError, match=f"device '{device}'"):
         train(tiny(), data=images, out=tmp_path / "run", device=device)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_the_same(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    eager = train(tiny(ema={"decay": 0.5}), data=images, out=tmp_path / "eager", log=None)
+    compiled = train(tiny(ema={"decay": 0.5}, compile=True), data=images, out=tmp_path / "compiled", log=None)
+    for row, other in zip(compiled.rows, eager.rows, strict=True):
+        assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-2)
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(pliant.load(compiled.out)(x), compiled.model(x), rtol=0, atol=0)

@@ -104,9 +104,11 @@ def test_an_interrupted_training_goes_on_with_the_same_randomness(
         with pytest.raises(KeyboardInterrupt):
             train(recipe, data=images, out=tmp_path / "interrupted", log=None)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    train(recipe, data=images, out=tmp_path / "interrupted", resume=True, log=None)
-    train(recipe, data=images, out=tmp_path / "straight", log=None)
-    assert without_times(tmp_path / "interrupted") == without_times(tmp_path / "straight")
+    resumed = train(recipe, data=images, out=tmp_path / "interrupted", resume=True, log=None)
+    straight = train(recipe, data=images, out=tmp_path / "straight", log=None)
+    assert without_times(resumed.out) == without_times(straight.out)
+    for name, tensor in straight.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], tensor), name
 
 
 def test_a_run_that_died_before_its_first_checkpoint_starts_anew(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:

@@ -160,14 +160,13 @@ class RunFolder(Checkpoint):
     def _row(self, trainer: L.Trainer, module: TrainingModule) -> Row:
         images = trainer.num_training_batches * self.batch_size * trainer.world_size
         losses = _mean_over_processes(module.losses.close(), trainer.world_size, module.device)
-        validated = trainer.fit_loop.epoch_loop._should_check_val_epoch()
         return {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             TOTAL: losses.pop(TOTAL),
             **{f"loss_{name}": value for name, value in losses.items()},
             "lr": module.last_lr,
-            **(module.accuracies() if validated else {}),
+            **module.take_accuracies(),
             "images_per_s": images / self._trained_s,
             "seconds": time.perf_counter() - self._began,
         }

@@ -109,7 +109,9 @@ def train(
     checkpoint = out / LAST if before is not None else None
     module, rows = _fit(model, recipe, data, place, out, checkpoint, progress, log)
     # A copy leaves the compiler's work behind.
-    model = (copy.deepcopy(module.evaluated) if recipe.compile else module.evaluated).to("cpu").eval()
+    model = copy.deepcopy(module.evaluated) if recipe.compile else module.evaluated
+    # As `pliant.load` gives it.
+    model = model.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     if place.rank == 0:
         _save_network(model, source, recipe, data, out)
     return RunResult(out, model, rows)

@@ -50,6 +50,7 @@ class TrainingModule(L.LightningModule):
         self.losses = LossBook()
         self.metrics = _accuracies(objective.model, recipe, len(facts["class_names"]))
         self.last_lr = 0.0
+        self._validated = False
         self._evaluated = [objective.model]  # in a list: a second path to a module would double its keys
 
     @property
@@ -130,6 +131,7 @@ class TrainingModule(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Lightning's hook."""
         self.evaluated.eval()
+        self._validated = True
         for metric in self.metrics.values():
             metric.to(self.device).reset()
 
@@ -140,10 +142,14 @@ class TrainingModule(L.LightningModule):
             options = {"subnet": subnet} if isinstance(self.evaluated, AdaptiveModule) else {}
             metric.update(self.evaluated(images, **options), labels)
 
-    def accuracies(self) -> dict[str, float]:
-        """Percent on the validation images, as columns of metrics.csv."""
+    def take_accuracies(self) -> dict[str, float]:
+        """Percent on the validation images, as columns of metrics.csv; empty if the epoch was not validated."""
+        if not self._validated:
+            return {}
+        self._validated = False
         return {
-            f"val_acc1_{subnet}".rstrip("_"): 100 * metric.compute().item() for subnet, metric in self.metrics.items()
+            f"val_acc1_{subnet}".rstrip("_"): round(100 * metric.compute().item(), 4)
+            for subnet, metric in self.metrics.items()
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
