@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,13 @@ def test_a_loss_that_is_no_number_says_where(train, tmp_path) -> None:
     assert line.startswith("error: ")
     assert "epoch" in line
     assert "step" in line
+
+
+def test_an_interruption_says_how_to_go_on(train, monkeypatch) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_module("pliant.train.engine"), "train", interrupt)
+    result = train()
+    assert result.status == 130
+    assert "--resume" in result.err

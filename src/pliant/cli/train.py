@@ -24,6 +24,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Train for so many epochs instead.")] = None,
     set_: Annotated[
         list[str] | None,
@@ -35,6 +36,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a network as a recipe says; --resume goes on after an interruption."""
+    from pliant.measure.latency import using_threads
     from pliant.train.engine import train as run_training
     from pliant.train.recipe import Recipe
 
@@ -43,7 +45,12 @@ def train(
         tree["data"]["source"] = data
     if epochs is not None:
         tree["epochs"] = epochs
-    run_training(Recipe.from_dict(tree), out=out, resume=resume, device=device)
+    try:
+        with using_threads(threads):
+            run_training(Recipe.from_dict(tree), out=out, resume=resume, device=device)
+    except KeyboardInterrupt:
+        note(f"Interrupted. The same command with --resume goes on from the last epoch that is in {out}.")
+        raise
     if os.environ.get("RANK", "0") == "0":
         note(f"The network is in {out}. Next: pliant measure {out}")
 
