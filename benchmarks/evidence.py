@@ -22,9 +22,10 @@ import torch
 from provenance import ROOT, write_result
 
 from pliant.data import ImageData, load_data
+from pliant.depth.config import Depth
 from pliant.measure import measure
 from pliant.train.engine import RunResult, train
-from pliant.train.recipe import PlanChoice, Recipe
+from pliant.train.recipe import Adapt, PlanChoice, Recipe
 
 # The recipe of each study, and its runs: what differs from the recipe.
 STUDIES = {"cifar10": "recipes/cifar10_resnet20.yaml", "cifar10-resnet32": "recipes/cifar10_resnet32.yaml"}
@@ -37,6 +38,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "adn-sum": {"plan": PlanChoice(name="adn-sum")},
     "adn-sum-logits": {"plan": PlanChoice(name="adn-sum", options={"features": False})},
     "no-distillation": {"plan": PlanChoice(name="no-distillation")},
+    "adn-shared-norms": {"plan": PlanChoice(name="adn"), "adapt": Adapt(depth=Depth(skip_aware_norms=False))},
 }
 
 

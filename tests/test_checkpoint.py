@@ -34,6 +34,7 @@ def test_the_card_says_what_the_network_is(saved):
     assert card["info"]["class_names"] == ["a", "b", "c", "d"]
     assert set(card["versions"]) == {"pliant", "torch"}
     assert sorted(path.name for path in saved.iterdir()) == ["model.safetensors", "pliant.json"]
+    assert len({path.stat().st_mode for path in saved.iterdir()}) == 1
 
 
 @torch.no_grad()

@@ -105,6 +105,8 @@ def save(
         ):
             save_file(tensors, weights_path)
             card_path.write_text(json.dumps(card, indent=2) + "\n")
+            # safetensors makes files that only their owner may read; the card has what the user's umask says.
+            weights_path.chmod(card_path.stat().st_mode)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot save to {directory}: {error}; what was there before is unchanged") from error
     return directory

@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from pliant.checkpoint import load, read_info, save
+from pliant.cli.measure import load_data_of
 from pliant.create import ModelSource
+from pliant.data import load_data
 from pliant.export import read_metadata
 from pliant.extract import extract
 from pliant.measure.table import Table
@@ -79,3 +82,22 @@ def test_an_exported_file_says_what_was_measured(cli, run_folder, image_folder, 
     save(model, run_folder, info=read_info(run_folder)["info"])
     assert cli("export", run_folder, tmp_path / "later.pt2", "--subnet", "TTF").status == 0
     assert "acc1" not in read_metadata(tmp_path / "later.pt2")
+
+
+def test_other_data_are_normalised_as_those_the_network_was_trained_on(run_folder, image_folder) -> None:
+    info = read_info(run_folder)["info"]
+    images = load_data_of(run_folder, str(image_folder), info)
+    assert (list(images.mean), list(images.std)) == (info["mean"], info["std"])
+    own = load_data(image_folder, image_size=16)
+    for name in ("train", "val", "test"):
+        (batch, _), (raw, _) = (next(getattr(data, name).batches(4)) for data in (images, own))
+        pixels = raw * torch.tensor(own.std).view(3, 1, 1) + torch.tensor(own.mean).view(3, 1, 1)
+        torch.testing.assert_close(batch, (pixels - 0.5) / 0.5)
+
+
+def test_other_classes_are_refused_by_name(refused, run_folder, image_folder) -> None:
+    for part in ("train", "test"):
+        (image_folder / part / "light").rename(image_folder / part / "loud")
+    line = refused("measure", run_folder, "--data", image_folder)
+    assert "'loud'" in line
+    assert "'light'" in line

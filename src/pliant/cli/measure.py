@@ -76,10 +76,10 @@ def measure(
 
 
 def load_data_of(run: Path, spec: str | None, info: Mapping[str, Any]) -> ImageData:
-    """Load images as the run saw them: at its size, and with the same images held out for validation.
+    """Load images as the run saw them: at its size, normalised as they were, the same ones held out for validation.
 
     Raises:
-        ValueError: no data is named, neither here nor by the run.
+        ValueError: no data is named, neither here nor by the run, or its classes are others.
     """
     from pliant.data import load_data
     from pliant.train.recipe import Recipe
@@ -91,7 +91,10 @@ def load_data_of(run: Path, spec: str | None, info: Mapping[str, Any]) -> ImageD
         options |= {"val_fraction": recipe.data.val_fraction, "seed": recipe.seed}
     if spec is None:
         raise ValueError(f"{run} does not say what it was trained on: name the data with --data")
-    return load_data(spec, **options)
+    images = load_data(spec, **options)
+    if not {"class_names", "mean", "std"} <= set(info):
+        return images
+    return images.as_trained_on(info["class_names"], info["mean"], info["std"])
 
 
 def headline(info: Mapping[str, Any]) -> str:

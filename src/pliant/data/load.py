@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,31 @@ class ImageData:
     train: Split
     val: Split
     test: Split | None
+
+    def as_trained_on(self, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> ImageData:
+        """Return the same images for a network that was trained on other data: normalised as that was.
+
+        Raises:
+            ValueError: the classes are others, so that class `i` of the network is not class `i` here.
+        """
+        if len(class_names) == len(self.class_names) and tuple(class_names) != self.class_names:
+            own, trained = next(pair for pair in zip(self.class_names, class_names, strict=True) if pair[0] != pair[1])
+            raise ValueError(f"{self.name} has other classes than the network was trained on: {own!r}, not {trained!r}")
+        means, stds = (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+
+        def normalised(split: Split) -> Split:
+            other = copy.copy(split)
+            other.style = replace(split.style, mean=means, std=stds)
+            return other
+
+        return replace(
+            self,
+            mean=means,
+            std=stds,
+            train=normalised(self.train),
+            val=normalised(self.val),
+            test=normalised(self.test) if self.test else None,
+        )
 
 
 def load_data(

@@ -64,7 +64,8 @@ class SkipAwareNorm(nn.Module):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Normalise with the set that the running sub-network uses."""
         if self._switch.skips(self._stage):
-            return self.skip(x, *args, **kwargs)
+            # Not `self.skip`: torch finds that by a slow way, which small networks feel.
+            return self._modules["skip"](x, *args, **kwargs)  # type: ignore[misc]
         return super().forward(x, *args, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
