@@ -25,8 +25,7 @@ def adn(
     from the super-net on logits (of its `top_k` classes) and on every pooled stage output. The base-net
     sees no labels. With `features=False` the paper's "logits only" row of Table 4.
     """
-    if not 0 < alpha < 1:
-        raise ValueError(f"plan 'adn': alpha is {alpha}, expected a number between 0 and 1")
+    _check_alpha("adn", alpha)
     return (
         Term(student="largest", weight=alpha),
         *_distilled(1 - alpha, temperature=temperature, top_k=top_k, features=features, stages=stages),
@@ -63,9 +62,13 @@ def adn_sum(
 
 def no_distillation(*, alpha: float = 0.5) -> tuple[Term, ...]:
     """Both networks learn from the labels (Table 4, first row): `alpha` super-net, `1 - alpha` base-net."""
-    if not 0 < alpha < 1:
-        raise ValueError(f"plan 'no-distillation': alpha is {alpha}, expected a number between 0 and 1")
+    _check_alpha("no-distillation", alpha)
     return (Term(student="largest", weight=alpha), Term(student="smallest", weight=1 - alpha))
+
+
+def _check_alpha(plan: str, alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise ValueError(f"plan {plan!r}: alpha is {alpha}, expected a number between 0 and 1")
 
 
 def _distilled(
