@@ -40,14 +40,14 @@ def adapt_(model: ModelT, *configs: Config) -> ModelT:
     if len(configs) != 1 or not isinstance(configs[0], Depth):
         raise ValueError(f"adapt_: got {_names(configs) or 'no config'}, expected one of: pliant.Depth(...)")
     config = configs[0]
-    anatomy = readers.read(model)
+    anatomy = depth.grouped(readers.read(model), config)
     # Everything that can be refused is refused before the first change.
     switch = Switch(depth.subnet_space(anatomy, config))
     refuse_shared(model, depth.changed_paths(anatomy, config))
 
     depth.adapt_(model, anatomy, config, switch)
     for stage in anatomy.stages:
-        StageEnd.make_(model.get_submodule(stage.blocks[-1].path), switch)
+        StageEnd.make_(model.get_submodule(stage.blocks[-1].path), switch, stage.channel_dim)
     AdaptiveModule.make_(model, Adaptation(anatomy=anatomy, configs=configs, switch=switch))
     return model
 

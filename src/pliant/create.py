@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pliant.core.config import Config
+from pliant.core.surgery import replace
 from pliant.models import MODELS
 
 __all__ = ["ModelSource", "create_model", "identify", "usual_image_size"]
@@ -77,10 +78,15 @@ def _create_torchvision(model: str, num_classes: int | None, pretrained: bool, o
         created = torchvision.models.get_model(model, weights=weights, **options)
     else:
         created = torchvision.models.get_model(model, weights=weights, num_classes=num_classes, **options)
-    head = getattr(created, "fc", None)
-    if num_classes is not None and isinstance(head, nn.Linear) and head.out_features != num_classes:
-        created.fc = nn.Linear(head.in_features, num_classes)
+    path, head = _last_linear(created)
+    if num_classes is not None and head.out_features != num_classes:
+        replace(created, path, nn.Linear(head.in_features, num_classes))
     return created
+
+
+def _last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
+    """The classifier of any of torchvision's networks and of ours."""
+    return [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
 
 
 def _create_timm(model: str, num_classes: int | None, pretrained: bool, options: dict[str, Any]) -> nn.Module:

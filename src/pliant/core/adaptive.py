@@ -90,11 +90,12 @@ class StageEnd(nn.Module):
     """
 
     _recorder: Switch
+    _channel_dim: int
 
     @staticmethod
-    def make_(block: nn.Module, switch: Switch) -> None:
+    def make_(block: nn.Module, switch: Switch, channel_dim: int) -> None:
         """Make `block` report its output, in place."""
-        mix_in(block, StageEnd, "StageEnd", _recorder=switch)
+        mix_in(block, StageEnd, "StageEnd", _recorder=switch, _channel_dim=channel_dim)
 
     @staticmethod
     def unmake_(block: nn.Module) -> None:
@@ -104,5 +105,5 @@ class StageEnd(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the block and record what it returns."""
         output = super().forward(*args, **kwargs)
-        self._recorder.record(output)
+        self._recorder.record(output[0] if isinstance(output, tuple) else output, self._channel_dim)
         return output

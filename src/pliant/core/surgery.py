@@ -21,15 +21,20 @@ def replace(root: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def remove_child(root: nn.Module, path: str) -> None:
-    """Take a child out of its `nn.Sequential` or `nn.ModuleList`; those behind it move up by one."""
+    """Take a child out of its `nn.Sequential` or `nn.ModuleList`; those behind it take over the names before them.
+
+    Out of a module that calls its children by name nothing can be taken: an identity stays in its place.
+    """
     parent, _, name = path.rpartition(".")
     container = root.get_submodule(parent)
     if not isinstance(container, nn.Sequential | nn.ModuleList):
-        raise ValueError(
-            f"cannot take {path!r} out of a {type(container).__name__}: "
-            "the blocks of a stage must lie in an nn.Sequential or nn.ModuleList"
-        )
-    del container[list(container._modules).index(name)]
+        replace(root, path, nn.Identity())
+        return
+    # Not `del container[i]`: that renames to 0, 1, ..., which loses names such as `encoder_layer_3`.
+    names = list(container._modules)
+    kept = [child for key, child in container._modules.items() if key != name]
+    container._modules.clear()
+    container._modules.update(zip(names, kept, strict=False))
 
 
 @cache

@@ -32,10 +32,17 @@ class Switch:
         """Whether `stage` skips its skippable sub-path in the pass that is running."""
         return self._skips[stage]
 
-    def record(self, stage_output: Tensor) -> None:
-        """Keep the output `[batch, channels, height, width]` of a stage, pooled, if the pass asked for features."""
+    @property
+    def at_largest(self) -> bool:
+        """Whether the pass that is running is the super-net's."""
+        return not any(self._skips)
+
+    def record(self, stage_output: Tensor, channel_dim: int) -> None:
+        """Keep the output of a stage, averaged over all positions, if the pass asked for features."""
         if self._features is not None:
-            self._features.append(stage_output.mean((2, 3)))
+            dims = stage_output.dim()
+            positions = [dim for dim in range(1, dims) if dim != channel_dim % dims]
+            self._features.append(stage_output.mean(positions))
 
     @contextmanager
     def running(self, subnet: str | SubNet | None, features: list[Tensor] | None) -> Iterator[None]:

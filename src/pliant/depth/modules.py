@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pliant.core.surgery import demote, mix_in
 from pliant.core.switch import Switch
 
-__all__ = ["SkipAwareNorm", "SkippableBlock"]
+__all__ = ["SkipAwareNorm", "SkippableBlock", "SuperNetStochasticDepth"]
 
 
 class SkippableBlock(nn.Module):
@@ -18,11 +18,12 @@ class SkippableBlock(nn.Module):
 
     _switch: Switch
     _stage: int
+    _more_outputs: tuple[None, ...]
 
     @staticmethod
-    def make_(block: nn.Module, switch: Switch, stage: int) -> None:
-        """Make `block` skippable, in place."""
-        mix_in(block, SkippableBlock, "Skippable", _switch=switch, _stage=stage)
+    def make_(block: nn.Module, switch: Switch, stage: int, outputs: int = 1) -> None:
+        """Make `block`, which returns so many values, skippable, in place."""
+        mix_in(block, SkippableBlock, "Skippable", _switch=switch, _stage=stage, _more_outputs=(None,) * (outputs - 1))
 
     @staticmethod
     def unmake_(block: nn.Module) -> None:
@@ -32,8 +33,32 @@ class SkippableBlock(nn.Module):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the block, or nothing at all."""
         if self._switch.skips(self._stage):
-            return x
+            return (x, *self._more_outputs) if self._more_outputs else x
         return super().forward(x, *args, **kwargs)
+
+
+class SuperNetStochasticDepth(nn.Module):
+    """Stochastic depth that acts in the super-net's passes only.
+
+    A base-net has few blocks, and learns what the super-net does on the same images: it keeps them all
+    (ADN paper, section 4; released code).
+    """
+
+    _switch: Switch
+
+    @staticmethod
+    def make_(module: nn.Module, switch: Switch) -> None:
+        """Let `module` act in the super-net only, in place."""
+        mix_in(module, SuperNetStochasticDepth, "SuperNet", _switch=switch)
+
+    @staticmethod
+    def unmake_(module: nn.Module) -> None:
+        """Undo `make_`."""
+        demote(module, SuperNetStochasticDepth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop the residual branch `x` at random, or never."""
+        return super().forward(x) if self._switch.at_largest else x
 
 
 class SkipAwareNorm(nn.Module):

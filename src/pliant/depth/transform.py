@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
+from collections.abc import Iterator
 
 from torch import nn
 
@@ -11,9 +14,34 @@ from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.core.surgery import remove_child, replace
 from pliant.core.switch import Switch
 from pliant.depth.config import Depth
-from pliant.depth.modules import SkipAwareNorm, SkippableBlock
+from pliant.depth.modules import SkipAwareNorm, SkippableBlock, SuperNetStochasticDepth
 
-__all__ = ["adapt_", "bake_", "changed_paths", "mandatory_blocks", "subnet_space"]
+__all__ = ["adapt_", "bake_", "changed_paths", "grouped", "mandatory_blocks", "subnet_space"]
+
+
+def grouped(anatomy: Anatomy, config: Depth) -> Anatomy:
+    """Return the anatomy with the column of a columnar network divided into groups as equal as can be.
+
+    Raises:
+        ValueError: the network has stages already, or fewer blocks than groups.
+    """
+    if not anatomy.columnar:
+        if config.groups is not None:
+            raise ValueError(
+                f"Depth.groups: got {config.groups}, but this {anatomy.family} has {len(anatomy.stages)} stages of its "
+                "own; groups are for columnar networks such as ViT"
+            )
+        return anatomy
+    (column,) = anatomy.stages
+    length = len(column.blocks)
+    groups = config.groups or max(1, min(4, length // 2))
+    if groups > length:
+        raise ValueError(f"Depth.groups: got {groups}, but this {anatomy.family} has {length} blocks")
+    bounds = [math.ceil(length * index / groups) for index in range(groups + 1)]
+    stages = tuple(
+        dataclasses.replace(column, blocks=column.blocks[first:last]) for first, last in itertools.pairwise(bounds)
+    )
+    return dataclasses.replace(anatomy, stages=stages)
 
 
 def mandatory_blocks(anatomy: Anatomy, config: Depth) -> tuple[int, ...]:
@@ -24,14 +52,11 @@ def mandatory_blocks(anatomy: Anatomy, config: Depth) -> tuple[int, ...]:
             shape of its input, or no stage has anything to skip.
     """
     lengths = [len(stage.blocks) for stage in anatomy.stages]
-    if config.mandatory is None:
-        mandatory = tuple(max(1, min(length - 1, math.ceil(length / 2))) for length in lengths)
-    else:
-        mandatory = config.mandatory
-        if len(mandatory) != len(lengths) or any(m > n for m, n in zip(mandatory, lengths, strict=True)):
-            raise ValueError(
-                f"Depth.mandatory: got {list(mandatory)}, but the stages of this {anatomy.family} have {lengths} blocks"
-            )
+    mandatory = _usual_mandatory(anatomy, lengths) if config.mandatory is None else config.mandatory
+    if len(mandatory) != len(lengths) or any(m > n for m, n in zip(mandatory, lengths, strict=True)):
+        raise ValueError(
+            f"Depth.mandatory: got {list(mandatory)}, but the stages of this {anatomy.family} have {lengths} blocks"
+        )
     for stage, count in zip(anatomy.stages, mandatory, strict=True):
         for block in stage.blocks[count:]:
             if not block.keeps_shape:
@@ -44,6 +69,15 @@ def mandatory_blocks(anatomy: Anatomy, config: Depth) -> tuple[int, ...]:
     return mandatory
 
 
+def _usual_mandatory(anatomy: Anatomy, lengths: list[int]) -> tuple[int, ...]:
+    share = 2 / 3 if anatomy.columnar else 1 / 2
+    mandatory = [max(1, min(length - 1, math.ceil(length * share))) for length in lengths]
+    if "Swin" in anatomy.family:
+        # The paper's Swin (Table 1, 2.69 GFLOPs) skips nothing in its last stage, which suffers most from it.
+        mandatory[-1] = lengths[-1]
+    return tuple(mandatory)
+
+
 def subnet_space(anatomy: Anatomy, config: Depth) -> SubNetSpace:
     """Return the sub-networks that this config gives."""
     mandatory = mandatory_blocks(anatomy, config)
@@ -51,17 +85,26 @@ def subnet_space(anatomy: Anatomy, config: Depth) -> SubNetSpace:
     return SubNetSpace(skippable_blocks=tuple(len(stage.blocks) - count for stage, count in counts))
 
 
+def _split(anatomy: Anatomy, config: Depth) -> Iterator[tuple[int, Stage, int]]:
+    """Yield each stage that can skip: its number, itself, and its number of mandatory blocks."""
+    for index, (stage, count) in enumerate(zip(anatomy.stages, mandatory_blocks(anatomy, config), strict=True)):
+        if count < len(stage.blocks):
+            yield index, stage, count
+
+
 def _norms(stage: Stage, mandatory: int) -> list[str]:
-    """Paths of the norms that get a second set: all those of mandatory blocks, in stages that can skip."""
-    if mandatory == len(stage.blocks):
-        return []
-    return [norm for block in stage.blocks[:mandatory] for norm in block.norms]
+    """Paths of the norms that get a second set: those of mandatory blocks, and those that lead to the stage."""
+    return [*stage.norms, *(norm for block in stage.blocks[:mandatory] for norm in block.norms)]
+
+
+def _stochastic_depth(anatomy: Anatomy) -> list[str]:
+    return [path for stage in anatomy.stages for block in stage.blocks for path in block.stochastic_depth]
 
 
 def changed_paths(anatomy: Anatomy, config: Depth) -> list[str]:
     """Paths of all modules that `adapt_` will change."""
-    paths: list[str] = []
-    for stage, count in zip(anatomy.stages, mandatory_blocks(anatomy, config), strict=True):
+    paths = _stochastic_depth(anatomy)
+    for _, stage, count in _split(anatomy, config):
         paths += [block.path for block in stage.blocks[count:]]
         paths += _norms(stage, count) if config.skip_aware_norms else []
     return paths
@@ -69,9 +112,11 @@ def changed_paths(anatomy: Anatomy, config: Depth) -> list[str]:
 
 def adapt_(model: nn.Module, anatomy: Anatomy, config: Depth, switch: Switch) -> None:
     """Make blocks skippable and norms skip-aware, in place."""
-    for index, (stage, count) in enumerate(zip(anatomy.stages, mandatory_blocks(anatomy, config), strict=True)):
+    for path in _stochastic_depth(anatomy):
+        SuperNetStochasticDepth.make_(model.get_submodule(path), switch)
+    for index, stage, count in _split(anatomy, config):
         for block in stage.blocks[count:]:
-            SkippableBlock.make_(model.get_submodule(block.path), switch, index)
+            SkippableBlock.make_(model.get_submodule(block.path), switch, index, block.outputs)
         if config.skip_aware_norms:
             for path in _norms(stage, count):
                 SkipAwareNorm.make_(model.get_submodule(path), switch, index)
@@ -79,14 +124,18 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Depth, switch: Switch) ->
 
 def bake_(model: nn.Module, anatomy: Anatomy, config: Depth, subnet: SubNet) -> None:
     """Leave in `model` only what `subnet` runs, as plain modules, in place."""
-    stages = zip(anatomy.stages, mandatory_blocks(anatomy, config), subnet.depth, strict=True)
-    for stage, count, skips in stages:
+    for path in _stochastic_depth(anatomy):
+        SuperNetStochasticDepth.unmake_(model.get_submodule(path))
+    skipped: list[str] = []
+    for index, stage, count in _split(anatomy, config):
         if config.skip_aware_norms:
             for path in _norms(stage, count):
                 norm = model.get_submodule(path)
                 assert isinstance(norm, SkipAwareNorm)
-                replace(model, path, norm.bake(skips=skips))
-        for block in reversed(stage.blocks[count:]):
+                replace(model, path, norm.bake(skips=subnet.depth[index]))
+        for block in stage.blocks[count:]:
             SkippableBlock.unmake_(model.get_submodule(block.path))
-            if skips:
-                remove_child(model, block.path)
+            skipped += [block.path] if subnet.depth[index] else []
+    # From the last one on: blocks behind a removed one may change their names.
+    for path in reversed(skipped):
+        remove_child(model, path)
