@@ -40,7 +40,9 @@ def create_model(name: str, *, num_classes: int | None = None, pretrained: bool 
     """Make a model from its name.
 
     Args:
-        name: `torchvision:resnet50`, `timm:resnet50d`, `pliant:resnet20`, ...
+        name: `torchvision:resnet50`, `timm:resnet50d`, `transformers:google/vit-base-patch16-224`,
+            `pliant:resnet20`, ...; after `transformers:` a name on the Hugging Face Hub, a folder saved by
+            transformers, or a model type such as `vit` (its default config, no network needed).
         num_classes: outputs of the classifier; none = the library's default. A pretrained classifier
             of another size is replaced by a new one.
         pretrained: load the library's default weights.
@@ -99,6 +101,17 @@ def _create_timm(model: str, num_classes: int | None, pretrained: bool, options:
     return timm.create_model(model, pretrained=pretrained, **options)
 
 
+def _create_transformers(model: str, num_classes: int | None, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    try:
+        from pliant.hub import create
+    except ImportError:
+        raise ValueError(
+            f"transformers:{model} needs the library transformers: pip install 'pliant[transformers]'"
+        ) from None
+
+    return create(model, num_classes=num_classes, pretrained=pretrained, **options)
+
+
 def _create_own(model: str, num_classes: int | None, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     if model not in MODELS:
         raise _unknown("pliant", model, list(MODELS))
@@ -112,6 +125,7 @@ def _create_own(model: str, num_classes: int | None, pretrained: bool, options: 
 _LIBRARIES: dict[str, Callable[[str, int | None, bool, dict[str, Any]], nn.Module]] = {
     "torchvision": _create_torchvision,
     "timm": _create_timm,
+    "transformers": _create_transformers,
     "pliant": _create_own,
 }
 

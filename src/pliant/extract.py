@@ -6,6 +6,7 @@ import copy
 
 from torch import nn
 
+from pliant import readers
 from pliant.core.adaptive import AdaptiveModule, StageEnd
 from pliant.core.subnet import SubNet
 from pliant.core.surgery import shared_copy
@@ -38,4 +39,5 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
     for config in adaptation.configs:
         assert isinstance(config, Depth)
         depth.bake_(plain, adaptation.anatomy, config, chosen)
+    readers.settle_(plain, adaptation.anatomy)
     return plain if share else copy.deepcopy(plain)

@@ -6,11 +6,11 @@ from torch import nn
 
 from pliant.core.anatomy import Anatomy, SelfDescribing
 
-__all__ = ["read"]
+__all__ = ["read", "settle_"]
 
 SUPPORTED = (
-    "ResNet, ResNeXt and Wide-ResNet of torchvision and timm, the CIFAR ResNets of pliant, "
-    "and any model with an anatomy() method"
+    "ResNets, MobileNets, EfficientNets, RegNets, ConvNeXts, MaxViTs, ViTs and Swins of torchvision, timm and "
+    "transformers, and the other families of docs/support.md; the networks of pliant; any with an anatomy() method"
 )
 
 
@@ -22,8 +22,7 @@ def read(model: nn.Module) -> Anatomy:
     """
     if isinstance(model, SelfDescribing):
         return model.anatomy()
-    # The libraries are recognised by name, so that none is imported for a model that is not from it.
-    libraries = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    libraries = _libraries(model)
     anatomy = None
     if "torchvision" in libraries:
         from pliant.readers import torchvision
@@ -33,9 +32,26 @@ def read(model: nn.Module) -> Anatomy:
         from pliant.readers import timm
 
         anatomy = timm.read(model)
+    elif "transformers" in libraries:
+        from pliant.readers import transformers
+
+        anatomy = transformers.read(model)
     if anatomy is None:
         raise ValueError(
             f"{type(model).__module__}.{type(model).__name__} has no residual stages that pliant can read; "
             f"supported: {SUPPORTED}"
         )
     return anatomy
+
+
+def settle_(model: nn.Module, anatomy: Anatomy) -> None:
+    """Put right what a library wrote down of blocks that were taken out of `model`, in place."""
+    if "transformers" in _libraries(model):
+        from pliant.readers import transformers
+
+        transformers.settle_(model, anatomy)
+
+
+def _libraries(model: nn.Module) -> set[str]:
+    """The libraries a model's class comes from, by name: none is imported for a model that is not from it."""
+    return {base.__module__.partition(".")[0] for base in type(model).__mro__}

@@ -1,0 +1,139 @@
+"""Reads the networks of Hugging Face transformers, and puts their configs right when blocks are taken out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from pliant.core.anatomy import Anatomy, Stage
+from pliant.readers.parts import child_paths, find_norms, read_blocks, read_stage
+
+__all__ = ["COLUMNS", "STAGES", "read", "settle_"]
+
+# Model type -> path of the list of blocks in the model without its head.
+COLUMNS = {
+    "vit": "layers",
+    "deit": "layers",
+    "dinov2": "encoder.layer",
+    "dinov2_with_registers": "encoder.layer",
+    "bert": "encoder.layer",
+    "roberta": "encoder.layer",
+    "gpt2": "h",
+    "llama": "layers",
+    "mistral": "layers",
+    "qwen2": "layers",
+    "qwen3": "layers",
+}
+
+
+def read(model: nn.Module) -> Anatomy | None:
+    """Return the anatomy of a network of `COLUMNS` or `STAGES`; none for anything else."""
+    if not isinstance(model, PreTrainedModel):
+        return None
+    kind = model.config.model_type
+    if kind not in COLUMNS and kind not in STAGES:
+        return None
+    body = _body(model)
+    if kind in COLUMNS:
+        path = body + COLUMNS[kind]
+        stages: tuple[Stage, ...] = (read_stage(model, path, read_blocks(model, path), channel_dim=-1),)
+    else:
+        stages = STAGES[kind](model, body)
+    head, num_classes = _head(model, body)
+    return Anatomy(
+        family=f"transformers {type(model).__name__}",
+        stages=stages,
+        head=head,
+        num_classes=num_classes,
+        columnar=kind in COLUMNS,
+    )
+
+
+def _body(model: PreTrainedModel) -> str:
+    """The path, with a dot behind it, of the model without its head; empty where it has none."""
+    prefix = model.base_model_prefix
+    return f"{prefix}." if prefix in dict(model.named_children()) else ""
+
+
+def _head(model: nn.Module, body: str) -> tuple[str, int]:
+    linear = [
+        (path, module.out_features)
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and body and not path.startswith(body)
+    ]
+    return linear[-1] if linear else ("", 0)
+
+
+def _resnet(model: nn.Module, body: str) -> tuple[Stage, ...]:
+    def keeps_shape(block: nn.Module) -> bool:
+        return isinstance(block.shortcut, nn.Identity)
+
+    paths = [f"{path}.layers" for path in child_paths(model, f"{body}encoder.stages")]
+    return tuple(read_stage(model, path, read_blocks(model, path, keeps_shape, ("shortcut",))) for path in paths)
+
+
+def _convnext(model: nn.Module, body: str) -> tuple[Stage, ...]:
+    return tuple(
+        read_stage(
+            model,
+            f"{path}.layers",
+            read_blocks(model, f"{path}.layers"),
+            norms=find_norms(model, f"{path}.downsampling_layer"),
+        )
+        for path in child_paths(model, f"{body}encoder.stages")
+    )
+
+
+def _swin(model: nn.Module, body: str) -> tuple[Stage, ...]:
+    """The patch merging lies at the end of a stage; its norm follows the stage behind it."""
+    stages: list[Stage] = []
+    merging: tuple[str, ...] = ()
+    for path in child_paths(model, f"{body}encoder.layers"):
+        # A block returns its attention weights too.
+        blocks = tuple(dataclasses.replace(b, outputs=2) for b in read_blocks(model, f"{path}.blocks"))
+        stages.append(read_stage(model, f"{path}.blocks", blocks, norms=merging, channel_dim=-1))
+        last = model.get_submodule(path).downsample is None
+        merging = () if last else find_norms(model, f"{path}.downsample")
+    return tuple(stages)
+
+
+STAGES: dict[str, Callable[[nn.Module, str], tuple[Stage, ...]]] = {
+    "resnet": _resnet,
+    "convnext": _convnext,
+    "convnextv2": _convnext,
+    "swin": _swin,
+    "swinv2": _swin,
+}
+
+
+def settle_(model: nn.Module, anatomy: Anatomy) -> None:
+    """Let the config, and the numbers that blocks bear, agree with the blocks that are left, in place.
+
+    The config says how many blocks the library makes; the number of a block says which entry of a
+    key-value cache is its own.
+    """
+    assert isinstance(model, PreTrainedModel)
+    config: Any = model.config
+    containers = [model.get_submodule(path) for path in dict.fromkeys(stage.path for stage in anatomy.stages)]
+    if anatomy.columnar:
+        (column,) = containers
+        config.num_hidden_layers = len(column)  # type: ignore[arg-type]
+        kept = [_renumber_(block, number) for number, block in enumerate(column)]  # type: ignore[arg-type]
+        if getattr(config, "layer_types", None) is not None and None not in kept:
+            config.layer_types = [config.layer_types[number] for number in kept]
+    else:
+        config.depths = [len(container) for container in containers]  # type: ignore[arg-type]
+
+
+def _renumber_(block: nn.Module, number: int) -> int | None:
+    """Give a block its new number and return its old one; None where it has none."""
+    before = None
+    for module in block.modules():
+        attributes = vars(module)
+        if isinstance(attributes.get("layer_idx"), int):
+            before, attributes["layer_idx"] = attributes["layer_idx"], number
+    return before
