@@ -127,7 +127,7 @@ def test_report_in_words_and_as_json(tmp_path):
     report = export(adapted(), tmp_path / "net.onnx", image_size=32)
     assert report.role == "super-net" and report.subnet == "FFF" and report.size_mb > 0.1
     assert "super-net FFF" in str(report) and "3x32x32" in str(report) and "ONNX Runtime" in str(report)
-    assert json.loads(json.dumps(report.to_dict()))["image_shape"] == [3, 32, 32]
+    assert json.loads(json.dumps(report.to_dict()))["input_shape"] == [3, 32, 32]
     plain = export(CifarResNet(8), tmp_path / "plain.pt2", image_size=32)
     assert plain.subnet is None and plain.role == "network"
 
@@ -139,9 +139,9 @@ def test_fixed_batch_and_other_channels(tmp_path):
 
 
 def test_image_size_known_to_the_library(tmp_path):
-    assert export(create_model("torchvision:resnet18"), tmp_path / "n.pt2").image_shape == (3, 224, 224)
-    assert export(adapted(), tmp_path / "m.pt2", info={"image_size": 24}).image_shape == (3, 24, 24)
-    assert export(adapted(), tmp_path / "o.pt2").image_shape == (3, 32, 32)
+    assert export(create_model("torchvision:resnet18"), tmp_path / "n.pt2").input_shape == (3, 224, 224)
+    assert export(adapted(), tmp_path / "m.pt2", info={"image_size": 24}).input_shape == (3, 24, 24)
+    assert export(adapted(), tmp_path / "o.pt2").input_shape == (3, 32, 32)
     with pytest.raises(ExportError, match="this Restless does not say its image size; pass image_size="):
         export(Restless(), tmp_path / "p.pt2")
 
@@ -195,8 +195,8 @@ class TwoOutputs(Restless):
         ({"batch": 0}, "batch: got 0"),
         ({"tolerance": 0.0}, "tolerance: got 0"),
         ({"model": Restless(), "subnet": "FFF"}, "Restless has no sub-networks; leave subnet out"),
-        ({"model": TwoOutputs()}, "returns a dict; expected one tensor"),
-        ({"model": nn.Linear(3, 2)}, r"Linear does not take images of \(3, 32, 32\)"),
+        ({"model": TwoOutputs()}, "returns a dict; expected logits"),
+        ({"model": nn.Linear(3, 2)}, r"Linear does not take inputs of \(3, 32, 32\)"),
     ],
 )
 def test_bad_input_gets_one_line(tmp_path, change, message):

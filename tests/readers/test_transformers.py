@@ -113,3 +113,14 @@ def test_a_type_that_is_not_read_is_refused_by_name():
     model = copy.deepcopy(pliant.create_model("transformers:mobilenet_v1", image_size=32))
     with pytest.raises(ValueError, match="MobileNetV1ForImageClassification"):
         pliant.adapt_(model, pliant.Depth())
+
+
+@pytest.mark.parametrize(("kind", "options", "size"), [("vit", VISION, 32), ("bert", TEXT, 12)])
+def test_sub_networks_are_measured_and_exported(kind, options, size, tmp_path):
+    model = adapted(kind, num_classes=5, **options)
+    table = pliant.measure(model, image_size=size, rounds=1, warmup=0)
+    gmacs = [row["gmacs"] for row in table.rows]
+    assert len(gmacs) == 8 and gmacs[0] == min(gmacs) and gmacs[-1] == max(gmacs)
+    assert all(row["latency_ms"] > 0 for row in table.rows)
+    report = pliant.export(model, tmp_path / "net.pt2", subnet="TTF", image_size=size)
+    assert report.difference <= report.tolerance

@@ -16,9 +16,8 @@ from torch.export import ExportedProgram
 
 from pliant.export.verify import ExportError, first_line
 
-__all__ = ["INPUT", "OUTPUT", "read_onnx_metadata", "require_onnx", "run_onnx", "write_onnx"]
+__all__ = ["OUTPUT", "read_onnx_metadata", "require_onnx", "run_onnx", "write_onnx"]
 
-INPUT = "images"
 OUTPUT = "logits"
 
 # Metadata properties are texts. These stand as they are; all others are JSON.
@@ -49,10 +48,9 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, Any]
         ExportError: PyTorch's exporter cannot express the network in ONNX.
     """
     try:
+        name = "tokens" if "tokens" in metadata else "images"
         with _quiet():
-            exported = torch.onnx.export(
-                program, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT]
-            )
+            exported = torch.onnx.export(program, dynamo=True, verbose=False, input_names=[name], output_names=[OUTPUT])
     except Exception as error:
         raise ExportError(f"PyTorch cannot write this network as ONNX: {first_line(error)}") from error
     assert exported is not None
@@ -81,8 +79,10 @@ def run_onnx(path: Path) -> tuple[str, Callable[[Tensor], Tensor]]:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def run(images: Tensor) -> Tensor:
-        (output,) = session.run([OUTPUT], {INPUT: images.numpy()})
+    (given,) = session.get_inputs()
+
+    def run(example: Tensor) -> Tensor:
+        (output,) = session.run([OUTPUT], {given.name: example.numpy()})
         return torch.from_numpy(output)
 
     return f"ONNX Runtime {onnxruntime.__version__}", run

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from pliant.core.inputs import InputSpec
 from pliant.export.verify import ExportError, first_line
 
 __all__ = ["METADATA_FILE", "read_program_metadata", "run_program", "trace", "write_program"]
@@ -19,22 +20,22 @@ __all__ = ["METADATA_FILE", "read_program_metadata", "run_program", "trace", "wr
 METADATA_FILE = "pliant.json"
 
 
-def trace(network: nn.Module, image_shape: tuple[int, int, int], batch: int | None) -> ExportedProgram:
+def trace(network: nn.Module, inputs: InputSpec, batch: int | None) -> ExportedProgram:
     """Trace a network in eval mode on the CPU.
 
     Args:
-        network: maps images `[batch, channels, height, width]` to one tensor.
-        image_shape: `(channels, height, width)`.
+        network: maps `[batch, *inputs.shape]` to one tensor.
+        inputs: what it takes.
         batch: a fixed batch size; none = any.
 
     Raises:
         ExportError: PyTorch cannot trace the network.
     """
     # An example batch of 1 would be taken as a constant by the tracer.
-    images = torch.zeros((batch or 2, *image_shape))
+    example = inputs.random(batch or 2)
     shapes = None if batch else ({0: Dim("batch", min=1)},)
     try:
-        program = torch.export.export(network, (images,), dynamic_shapes=shapes)
+        program = torch.export.export(network, (example,), dynamic_shapes=shapes)
     except Exception as error:
         hint = "" if batch else "; if it needs a fixed batch size, pass batch="
         name = type(network).__name__

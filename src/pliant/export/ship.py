@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule
+from pliant.core.inputs import InputSpec, input_spec, logits_of
 from pliant.core.subnet import SubNet
 from pliant.create import usual_image_size
 from pliant.export.onnx import read_onnx_metadata, require_onnx, run_onnx, write_onnx
@@ -42,7 +43,7 @@ class ExportReport:
         format: `ONNX` or `PyTorch program`.
         subnet: the sub-network as text; none where a network without sub-networks was given.
         role: `super-net`, `base-net`, `sub-network` or `network`.
-        image_shape: `(channels, height, width)` that the file takes.
+        input_shape: `(channels, height, width)` of an image that the file takes, or `(tokens,)`.
         batch: the fixed batch size; none = any.
         size_mb: length of the file, 10^6 bytes.
         runtime: name and version of what ran the file.
@@ -55,7 +56,7 @@ class ExportReport:
     format: str
     subnet: str | None
     role: str
-    image_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     batch: int | None
     size_mb: float
     runtime: str
@@ -65,15 +66,16 @@ class ExportReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {**asdict(self), "path": str(self.path), "image_shape": list(self.image_shape)}
+        return {**asdict(self), "path": str(self.path), "input_shape": list(self.input_shape)}
 
     def __str__(self) -> str:
-        channels, height, width = self.image_shape
+        shape = "x".join(map(str, self.input_shape))
+        inputs = f"{shape} images" if len(self.input_shape) > 1 else f"texts of {shape} tokens"
         what = self.role if self.subnet is None else f"{self.role} {self.subnet}"
         batch = "any number of" if self.batch is None else f"batches of {self.batch}"
         return (
             f"{self.path}: {what} as {self.format}, {self.size_mb:.2f} MB, for {batch} "
-            f"{channels}x{height}x{width} images; {self.runtime} differs from eager PyTorch by "
+            f"{inputs}; {self.runtime} differs from eager PyTorch by "
             f"{self.difference:.1e} (allowed {self.tolerance:.0e})"
         )
 
@@ -96,11 +98,12 @@ def export(
     target's place; otherwise nothing is left behind and a file that was there stays.
 
     Args:
-        model: an adapted or a plain network that maps `[batch, channels, size, size]` to one tensor.
+        model: an adapted or a plain network that maps `[batch, channels, size, size]`, or tokens
+            `[batch, size]`, to logits.
         path: the file; `.onnx` or `.pt2` chooses the format. Folders on the way are made.
         subnet: which sub-network; none = the super-net.
-        image_size: height and width of the images in pixels; none = `info["image_size"]`, else what a
-            timm or torchvision network was made for.
+        image_size: height and width of the images in pixels, or the number of tokens; none =
+            `info["image_size"]`, else what a network of a library was made for.
         batch: a fixed batch size for runtimes that need one; none = any number of images.
         tolerance: how far outputs may differ, in units of the largest output where that exceeds 1.
         info: what to write into the file beside versions, sub-network and image size, such as
@@ -116,16 +119,16 @@ def export(
     _check(target, batch, tolerance)
     network, eager, chosen, role = _frozen(model, subnet)
     size = image_size or info.get("image_size") or _known_image_size(model)
-    image_shape = (_in_channels(network), _positive("image_size", size), size)
-    _check_output(eager, type(network).__name__, image_shape)
+    inputs = input_spec(network, _positive("image_size", size))
+    network, eager = _returning_logits(network, eager, inputs)
 
-    metadata = _metadata(chosen, image_shape, batch, info)
-    program = trace(network, image_shape, batch)
+    metadata = _metadata(chosen, inputs, batch, info)
+    program = trace(network, inputs, batch)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pliant-export-") as folder:
         written = Path(folder) / target.name
         runtime, run = _write_and_load(program, written, metadata)
-        difference = largest_difference(eager, run, image_shape, (batch,) if batch else _TRIED_BATCHES)
+        difference = largest_difference(eager, run, inputs, (batch,) if batch else _TRIED_BATCHES)
         if not difference <= tolerance:
             name = f"{role} {chosen}" if chosen else role
             raise ExportError(
@@ -140,7 +143,7 @@ def export(
         format=FORMATS[target.suffix.lower()],
         subnet=chosen,
         role=role,
-        image_shape=image_shape,
+        input_shape=inputs.shape,
         batch=batch,
         size_mb=size_mb,
         runtime=runtime,
@@ -216,29 +219,44 @@ def _known_image_size(model: nn.Module) -> int:
     return size
 
 
-def _in_channels(network: nn.Module) -> int:
-    return next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
+class _LogitsOnly(nn.Module):
+    """A network of transformers that returns its logits and nothing else."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return logits_of(self.network(inputs))
 
 
-def _check_output(eager: Eager, name: str, image_shape: tuple[int, int, int]) -> None:
+def _returning_logits(network: nn.Module, eager: Callable[[Tensor], Any], inputs: InputSpec) -> tuple[nn.Module, Eager]:
+    """Run the network once; return it, and its eager twin, such that both give one tensor."""
+    name = type(network).__name__
     try:
         with torch.no_grad():
-            output = eager(torch.zeros((1, *image_shape)))
-    except RuntimeError as error:
-        raise ExportError(f"{name} does not take images of {image_shape}: {first_line(error)}") from error
-    if not isinstance(output, Tensor):
-        raise ExportError(f"{name} returns a {type(output).__name__}; expected one tensor")
+            output = eager(inputs.random(1, torch.Generator().manual_seed(0)))
+    except (RuntimeError, IndexError) as error:
+        raise ExportError(f"{name} does not take inputs of {inputs.shape}: {first_line(error)}") from error
+    if isinstance(output, Tensor):
+        return network, eager
+    try:
+        logits_of(output)
+    except ValueError as error:
+        raise ExportError(f"{name}: {error}") from error
+    return _LogitsOnly(network), lambda example: logits_of(eager(example))
 
 
-def _metadata(
-    subnet: str | None, image_shape: tuple[int, int, int], batch: int | None, info: Mapping[str, Any]
-) -> dict[str, Any]:
+def _metadata(subnet: str | None, inputs: InputSpec, batch: int | None, info: Mapping[str, Any]) -> dict[str, Any]:
     from pliant import __version__
 
     metadata: dict[str, Any] = {"pliant_version": __version__, "torch_version": str(torch.__version__)}
     if subnet is not None:
         metadata["subnet"] = subnet
-    metadata |= {"image_size": image_shape[-1], "channels": image_shape[0]}
+    if inputs.vocabulary:
+        metadata |= {"tokens": inputs.shape[0], "vocabulary": inputs.vocabulary}
+    else:
+        metadata |= {"image_size": inputs.shape[-1], "channels": inputs.shape[0]}
     if batch is not None:
         metadata["batch"] = batch
     for key in _DESCRIBED:

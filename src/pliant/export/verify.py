@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from pliant.core.inputs import InputSpec
+
 __all__ = ["ExportError", "first_line", "largest_difference"]
 
 
@@ -23,18 +25,18 @@ def first_line(error: Exception) -> str:
 def largest_difference(
     eager: Callable[[Tensor], Tensor],
     runtime: Callable[[Tensor], Tensor],
-    image_shape: Sequence[int],
+    inputs: InputSpec,
     batches: Sequence[int],
     seed: int = 0,
 ) -> float:
-    """Run both on the same normally distributed images and return how far apart they are.
+    """Run both on the same random images or tokens and return how far apart they are.
 
     Args:
-        eager: the network as PyTorch runs it, `[batch, *image_shape]` -> one tensor.
+        eager: the network as PyTorch runs it, `[batch, *inputs.shape]` -> one tensor.
         runtime: the exported file in its runtime; same signature.
-        image_shape: `(channels, height, width)`.
-        batches: the batch sizes to try, each with images of its own.
-        seed: of the images.
+        inputs: what both take.
+        batches: the batch sizes to try, each with inputs of its own.
+        seed: of the inputs.
 
     Returns:
         The largest absolute difference of any output, in units of the largest absolute output where
@@ -46,9 +48,9 @@ def largest_difference(
     generator = torch.Generator().manual_seed(seed)
     worst = 0.0
     for batch in batches:
-        images = torch.randn((batch, *image_shape), generator=generator)
+        example = inputs.random(batch, generator)
         with torch.no_grad():
-            expected, given = eager(images), runtime(images)
+            expected, given = eager(example), runtime(example)
         if not expected.isfinite().all():
             raise ExportError("the network's own outputs are not finite (NaN or infinity): nothing to export")
         if given.shape != expected.shape:

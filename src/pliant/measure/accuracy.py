@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pliant.core.inputs import logits_of
+
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
@@ -21,7 +23,7 @@ TOP5_MIN_CLASSES = 6
 
 @torch.inference_mode()
 def measure_accuracy(
-    networks: Mapping[str, Callable[[Tensor], Tensor]],
+    networks: Mapping[str, Callable[[Tensor], Any]],
     split: Split,
     num_classes: int,
     *,
@@ -53,7 +55,7 @@ def measure_accuracy(
     images_seen = 0
     for images, labels in split.batches(batch_size, device=device, dtype=dtype):
         for name, network in networks.items():
-            tallies[name].update(_checked(network(images), num_classes), labels)
+            tallies[name].update(_checked(logits_of(network(images)), num_classes), labels)
         images_seen += len(labels)
         on_batch(len(labels))
     if not images_seen:
@@ -90,7 +92,7 @@ class _Tally:
         return {key: share * metric.compute().item() for key, metric in self._metrics.items()}
 
 
-def _checked(logits: Any, num_classes: int) -> Tensor:
+def _checked(logits: Tensor, num_classes: int) -> Tensor:
     if logits.shape[1] != num_classes:
         raise ValueError(f"the network has {logits.shape[1]} outputs, but the data has {num_classes} classes")
     return logits

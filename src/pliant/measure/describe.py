@@ -28,7 +28,7 @@ def describe(
 
     Args:
         model: adaptive, or plain (then there is one row, called by its name).
-        image_size: height and width of the images in pixels.
+        image_size: height and width of the images in pixels; of a network for text, the number of tokens.
         subnets: which sub-networks; none = all.
         name: what the model is called; none = the name that makes it, such as `torchvision:resnet50`.
 

@@ -1,4 +1,4 @@
-"""Multiply-accumulates of one image, and active parameters.
+"""Multiply-accumulates of one image or text, and active parameters.
 
 MACs are those of convolutions, linear layers and attention products; norms, activations, pooling and
 additions are not counted, as is usual. PyTorch's own FLOP counter does the work (a MAC is two of its FLOPs);
@@ -16,21 +16,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-__all__ = ["count_gmacs", "count_macs", "count_params_m", "image_shape"]
+from pliant.core.inputs import input_spec
+
+__all__ = ["count_gmacs", "count_macs", "count_params_m"]
 
 Shape = Sequence[int]
 _aten = torch.ops.aten
 
 
 def count_gmacs(network: nn.Module, image_size: int) -> float:
-    """Count the multiply-accumulates of one square image, in 10^9.
+    """Count the multiply-accumulates of one square image, or of one text, in 10^9.
 
     The network is run on PyTorch's meta device, which computes shapes and no values: a large network costs
     milliseconds and no memory. One that cannot run there (its path depends on values) is run as it is.
 
     Args:
         network: a plain network, in eval mode.
-        image_size: height and width in pixels.
+        image_size: height and width in pixels; of a network for text, the number of tokens.
 
     Raises:
         ValueError: the image size is not a positive whole number, or the network has no parameters.
@@ -41,8 +43,9 @@ def count_gmacs(network: nn.Module, image_size: int) -> float:
         macs = count_macs(lambda: _run_on_meta(network, image_size))
     except (NotImplementedError, RuntimeError):
         parameter = next(network.parameters())
-        image = torch.zeros(image_shape(network, image_size), dtype=parameter.dtype, device=parameter.device)
-        macs = count_macs(lambda: network(image))
+        example = input_spec(network, image_size).random(1).to(parameter.device)
+        example = example.to(parameter.dtype) if example.is_floating_point() else example
+        macs = count_macs(lambda: network(example))
     return macs / 1e9
 
 
@@ -59,20 +62,13 @@ def count_params_m(network: nn.Module) -> float:
     return sum(parameter.numel() for parameter in network.parameters()) / 1e6
 
 
-def image_shape(network: nn.Module, image_size: int, batch_size: int = 1) -> tuple[int, int, int, int]:
-    """Return the shape of the images that a network takes: its first convolution says how many channels."""
-    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
-    channels = 3 if first is None else first.in_channels
-    return batch_size, channels, image_size, image_size
-
-
 def _run_on_meta(network: nn.Module, image_size: int) -> None:
     """Run `network` over stand-ins that have a shape and no memory; it stays as it is itself."""
     tensors = chain(network.named_parameters(), network.named_buffers())
     stand_ins: dict[str, Tensor] = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     dtype = next(network.parameters()).dtype
-    image = torch.empty(image_shape(network, image_size), dtype=dtype, device="meta")
-    torch.func.functional_call(network, stand_ins, (image,))
+    example = input_spec(network, image_size).empty(1, dtype=dtype, device="meta")
+    torch.func.functional_call(network, stand_ins, (example,))
 
 
 def _attention_flops(query: Shape, key: Shape, value: Shape, *args: Any, **kwargs: Any) -> int:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pliant.core.inputs import input_spec
 from pliant.core.subnet import SubNet
 from pliant.measure.accuracy import measure_accuracy
 from pliant.measure.candidates import Candidate, evaluating, find_candidates, model_name
 from pliant.measure.describe import structure_info, structure_row
 from pliant.measure.environment import describe_environment, device_name, resolve_device
 from pliant.measure.latency import interleaved_ms, summarise_ms, using_threads
-from pliant.measure.macs import image_shape
 from pliant.measure.memory import peak_memory_mb
 from pliant.measure.operators import count_operators
 from pliant.measure.table import Table
@@ -84,7 +84,8 @@ def measure(
         subnets: which sub-networks; none = all.
         name: what the model is called; none = the name that makes it, such as `torchvision:resnet50`.
         split: of the data; data without a test split is measured on `val`, and the table says so.
-        image_size: height and width in pixels; needed where there is no data, else that of the data.
+        image_size: height and width in pixels, or number of tokens; needed where there is no data, else that of
+            the data.
         batch_size: images in a pass that is timed.
         eval_batch_size: images in a pass that measures accuracy.
         threads: CPU threads of the timed passes; none = as many as PyTorch uses now.
@@ -124,8 +125,8 @@ def measure(
         rows = _structure_rows(candidates, image_size, on_progress)
         if data is not None:
             info |= _add_accuracy(rows, candidates, data, split, eval_batch_size, on_progress)
-        shape, generator = image_shape(model, image_size, batch_size), torch.Generator().manual_seed(0)
-        images = torch.randn(shape, generator=generator).to(resolved_device, resolved_dtype)
+        images = input_spec(model, image_size).random(batch_size, torch.Generator().manual_seed(0))
+        images = images.to(resolved_device, resolved_dtype if images.is_floating_point() else None)
         conditions = _Conditions(images, threads, rounds, warmup, through)
         if latency:
             info |= _add_latency(rows, candidates, conditions, on_progress)

@@ -1,0 +1,67 @@
+"""What goes into a network and what comes out of it: example inputs, and the logits of any library's output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["InputSpec", "input_spec", "logits_of"]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of a network, without the batch.
+
+    Attributes:
+        shape: `(channels, height, width)` of an image, or `(tokens,)` of a text.
+        vocabulary: how many tokens there are; 0 for images.
+    """
+
+    shape: tuple[int, ...]
+    vocabulary: int = 0
+
+    def empty(self, batch: int, **place: Any) -> Tensor:
+        """Return `[batch, *shape]` without values: for the meta device; `place` is a dtype and a device."""
+        return torch.empty((batch, *self.shape), **self._typed(place))
+
+    def random(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return normally distributed images or evenly distributed tokens `[batch, *shape]` on the CPU."""
+        shape = (batch, *self.shape)
+        if self.vocabulary:
+            return torch.randint(self.vocabulary, shape, generator=generator)
+        return torch.randn(shape, generator=generator)
+
+    def _typed(self, place: dict[str, Any]) -> dict[str, Any]:
+        return place | {"dtype": torch.long} if self.vocabulary else place
+
+
+def input_spec(network: nn.Module, size: int) -> InputSpec:
+    """Return what a network takes, by its first layer: an embedding takes tokens, a convolution images.
+
+    Args:
+        network: any.
+        size: height and width of the images in pixels, or the number of tokens.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Embedding):
+            return InputSpec((size,), module.num_embeddings)
+        if isinstance(module, nn.Conv2d):
+            return InputSpec((module.in_channels, size, size))
+    return InputSpec((3, size, size))
+
+
+def logits_of(output: Any) -> Tensor:
+    """Return the logits of what a network returned: a tensor, or an object of transformers that holds `logits`.
+
+    Raises:
+        ValueError: neither.
+    """
+    if isinstance(output, Tensor):
+        return output
+    logits = getattr(output, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"the network returns a {type(output).__name__}; expected logits, or an object that has them")
+    return logits
