@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import pliant
 from pliant import checkpoint
@@ -144,3 +145,60 @@ def test_a_full_disk_leaves_the_previous_network_whole(model, saved, monkeypatch
     with pytest.raises(CheckpointError, match="No space left on device; what was there before is unchanged"):
         pliant.save(model, saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+@pytest.fixture
+def tied():
+    """A decoder whose head is its embedding, with two stages of two blocks."""
+    pytest.importorskip("transformers")
+    options = {"n_layer": 4, "n_embd": 32, "n_head": 2, "vocab_size": 50, "n_positions": 16}
+    torch.manual_seed(0)
+    model = ModelSource(name="transformers:gpt2", options=options).create()
+    return pliant.adapt_(model, pliant.Depth(groups=2)).eval()
+
+
+@torch.no_grad()
+def test_tied_weights_are_stored_once_and_stay_tied(tied, tmp_path):
+    pliant.save(tied, tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert set(tied.state_dict()) - set(stored) == {"lm_head.weight"}
+    loaded = pliant.load(tmp_path)
+    assert loaded.lm_head.weight is loaded.transformer.wte.weight
+    tokens = torch.arange(8)[None]
+    for subnet in ("TT", "FF"):
+        assert torch.equal(loaded(tokens, subnet=subnet).logits, tied(tokens, subnet=subnet).logits)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors | {"lm_head.weight": torch.zeros(50, 32)}, r"lm_head\.weight is unknown"),
+        (lambda tensors: tensors | {"transformer.extra": torch.zeros(1)}, r"transformer\.extra is unknown"),
+        (lambda tensors: tensors | {"transformer.wte.weight": None}, r"transformer\.wte\.weight is missing"),
+    ],
+)
+def test_no_other_name_than_a_tied_one_may_be_missing(tied, tmp_path, change, message):
+    path = pliant.save(tied, tmp_path) / "model.safetensors"
+    changed = change(load_file(path))
+    save_file({name: tensor for name, tensor in changed.items() if tensor is not None}, path)
+    with pytest.raises(CheckpointError, match=message):
+        pliant.load(tmp_path)
+
+
+def test_weights_that_are_parts_of_one_tensor_are_stored_whole(model, tmp_path):
+    both = torch.randn(2, *model.fc.weight.shape)
+    with torch.no_grad():
+        model.fc.weight.data = both[0]
+        model.layer1[0].bn1.bias.data = both[1].flatten()[:16]
+    loaded = pliant.load(pliant.save(model, tmp_path))
+    assert torch.equal(loaded.fc.weight, model.fc.weight)
+    assert torch.equal(loaded.layer1[0].bn1.bias, model.layer1[0].bn1.bias)
+
+
+def test_a_second_norm_set_that_is_missing_is_not_made_up(saved):
+    path = saved / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["layer1.0.bn1.skip.weight"]
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=r"layer1\.0\.bn1\.skip\.weight is missing"):
+        pliant.load(saved)

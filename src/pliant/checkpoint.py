@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 import pliant
 from pliant.adapt import adapt_
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.config import Config
+from pliant.core.weights import CheckpointError, first_three, misfits, shapes, tied_names
 from pliant.create import ModelSource, identify
 from pliant.depth.config import Depth
 from pliant.extract import extract
@@ -28,10 +30,6 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 CARD = "pliant.json"
 CONFIGS: dict[str, type[Config]] = {"depth": Depth}
-
-
-class CheckpointError(ValueError):
-    """A saved network that cannot be used; the message says which file and why."""
 
 
 @contextmanager
@@ -95,7 +93,7 @@ def save(
         "only": only,
         "info": dict(info or {}),
     }
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = _stored_once(model)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         # Both files are complete on the disk before the first of them replaces its predecessor.
@@ -137,10 +135,12 @@ def load(directory: str | os.PathLike[str]) -> nn.Module:
         raise CheckpointError(f"{weights} is missing") from None
     except SafetensorError as error:
         raise CheckpointError(f"{weights} is truncated, corrupt or no safetensors file ({error})") from None
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError:
-        raise CheckpointError(f"{weights} does not fit {source.name}: {_misfit(model, tensors)}") from None
+    expected = model.state_dict()
+    tied = tied_names(expected)
+    problems = misfits(shapes(expected, without=tied), shapes(tensors))
+    if problems:
+        raise CheckpointError(f"{weights} does not fit {source.name}: {first_three(problems)}")
+    model.load_state_dict(tensors | {name: tensors[first] for name, first in tied.items()})
     return model.eval()
 
 
@@ -185,14 +185,13 @@ def _read_card(directory: Path) -> dict[str, Any]:
     return card
 
 
-def _misfit(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> str:
-    """The first three keys that differ."""
-    expected = model.state_dict()
-    problems = [f"{key} is missing" for key in expected if key not in tensors]
-    problems += [f"{key} is unknown" for key in tensors if key not in expected]
-    problems += [
-        f"{key} is {list(tensors[key].shape)}, expected {list(value.shape)}"
-        for key, value in expected.items()
-        if key in tensors and tensors[key].shape != value.shape
-    ]
-    return "; ".join(problems[:3]) + (f" and {len(problems) - 3} more" if len(problems) > 3 else "")
+def _stored_once(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors as safetensors takes them: tied ones under their first name alone, and none a part of another."""
+    tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    tied = tied_names(tensors)
+    kept = {name: tensor.contiguous() for name, tensor in tensors.items() if name not in tied}
+    uses = Counter(tensor.untyped_storage().data_ptr() for tensor in kept.values())
+    return {
+        name: tensor.clone() if uses[tensor.untyped_storage().data_ptr()] > 1 else tensor
+        for name, tensor in kept.items()
+    }

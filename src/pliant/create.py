@@ -12,9 +12,10 @@ from torch import nn
 
 from pliant.core.config import Config
 from pliant.core.surgery import replace
+from pliant.core.weightless import Unwanted, weightless
 from pliant.models import MODELS
 
-__all__ = ["ModelSource", "create_model", "identify", "usual_image_size"]
+__all__ = ["ModelSource", "blueprint", "create_model", "identify", "usual_image_size"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,47 +132,126 @@ _LIBRARIES: dict[str, Callable[[str, int | None, bool, dict[str, Any]], nn.Modul
 
 
 def identify(model: nn.Module) -> ModelSource | None:
-    """Find the name that makes a model of this structure again; none if there is no such name.
+    """Find the name and options that make a model of this structure again; none if there are none.
 
-    The candidates are built without memory and compared layer by layer: types, settings and shapes.
+    The candidates are built without memory and compared layer by layer: types, settings, image sizes, and the
+    names and shapes of all tensors.
     """
-    num_classes = getattr(getattr(model, "fc", None), "out_features", None)
-    structure = repr(model)
-    for name in _candidates(model):
-        source = ModelSource(name=name, num_classes=num_classes)
-        with torch.device("meta"):
-            candidate = source.create()
-        if repr(candidate) == structure:
+    structure = _structure(model)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for source in _candidates(model):
+        candidate = blueprint(source, shapes)
+        if candidate is not None and _structure(candidate) == structure:
             return source
     return None
 
 
-def _candidates(model: nn.Module) -> Iterator[str]:
+def blueprint(source: ModelSource, only: Mapping[str, torch.Size] | None = None) -> nn.Module | None:
+    """Make a model without memory for its weights, to look at its structure.
+
+    Args:
+        source: which model.
+        only: names and shapes of tensors that the model may have; none is returned, soon, for a model that has
+            others. This makes looking through many models quick.
+    """
+    allowed = only and {(name.rpartition(".")[2], shape) for name, shape in only.items()}
+    try:
+        with weightless((lambda name, shape: (name, shape) in allowed) if allowed else None):
+            return source.create()
+    except Unwanted:
+        return None
+    except NotImplementedError:  # computes buffers where its weights are
+        with torch.device("meta"):
+            return source.create()
+
+
+def _structure(model: nn.Module) -> tuple[object, ...]:
+    """What has to be equal in two models of one structure.
+
+    Sizes of images are compared by themselves: they stand in no layer's description and may have no tensor.
+    """
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    sizes = {
+        f"{path}.{name}": vars(module)[name]
+        for path, module in model.named_modules()
+        for name in ("image_size", "img_size", "grid_size")
+        if name in vars(module)
+    }
+    return repr(model), shapes, sizes
+
+
+def _candidates(model: nn.Module) -> Iterator[ModelSource]:
     module = type(model).__module__
     library = module.partition(".")[0]
     if library == "torchvision":
         import torchvision
 
-        for name in torchvision.models.list_models(module=torchvision.models):
-            if torchvision.models.get_model_builder(name).__module__ == module:
-                yield f"torchvision:{name}"
+        names = torchvision.models.list_models(module=torchvision.models)
+        own = [name for name in names if torchvision.models.get_model_builder(name).__module__ == module]
     elif library == "timm":
         configuration = getattr(model, "pretrained_cfg", None) or {}
-        if configuration.get("architecture"):
-            yield f"timm:{configuration['architecture']}"
+        own = [configuration["architecture"]] if configuration.get("architecture") else []
     elif library == "pliant":
-        yield from (f"pliant:{name}" for name in MODELS)
+        own = list(MODELS)
+    elif library == "transformers":
+        yield from _candidates_of_transformers(model)
+        return
+    else:
+        return
+    options = _image_options(model)
+    for name in own:
+        yield ModelSource(name=f"{library}:{name}", num_classes=_num_classes(model))
+        if options:
+            yield ModelSource(name=f"{library}:{name}", num_classes=_num_classes(model), options=options)
+
+
+def _candidates_of_transformers(model: nn.Module) -> Iterator[ModelSource]:
+    from pliant.hub import PreTrainedModel, options_of
+
+    if isinstance(model, PreTrainedModel):
+        yield ModelSource(name=f"transformers:{model.config.model_type}", options=options_of(model))
+
+
+def _num_classes(model: nn.Module) -> int | None:
+    """How many classes a network of torchvision, timm or ours tells apart."""
+    if isinstance(vars(model).get("num_classes"), int):
+        return vars(model)["num_classes"]
+    linear = [module.out_features for module in model.modules() if isinstance(module, nn.Linear)]
+    return linear[-1] if linear else None
+
+
+def _image_options(model: nn.Module) -> dict[str, Any]:
+    """The option that makes a model for images of its size, where the model knows that."""
+    library = type(model).__module__.partition(".")[0]
+    children = dict(model.named_children())
+    if library == "torchvision" and "image_size" in vars(model):  # ViT
+        return {"image_size": vars(model)["image_size"]}
+    if type(model).__module__ == "torchvision.models.maxvit":
+        # Stem, then first block, halve the image.
+        return {"input_size": [4 * side for side in vars(model.get_submodule("blocks.0"))["grid_size"]]}
+    if library == "timm" and "patch_embed" in children:
+        size = vars(children["patch_embed"]).get("img_size")
+        return {"img_size": list(size)} if size else {}
+    return {}
 
 
 def usual_image_size(model: nn.Module) -> int | None:
-    """Return the image size in pixels that a model was made for; none where nobody knows.
+    """Return the image size in pixels that a model was made for, or tokens of a text; none where nobody knows.
 
-    timm writes it down; torchvision's take 224, ours are for CIFAR.
+    Where it is not written down, torchvision's take 224 pixels and ours are for CIFAR; of texts 128 tokens
+    are usual.
     """
+    for size in _image_options(model).values():
+        return size if isinstance(size, int) else size[-1]
     written_down = getattr(model, "pretrained_cfg", None)
     if isinstance(written_down, Mapping) and written_down.get("input_size"):
         return written_down["input_size"][-1]
-    for package, size in (("torchvision.models.", 224), ("pliant.models.", 32)):
-        if any(base.__module__.startswith(package) for base in type(model).__mro__):
-            return size
-    return None
+    packages = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    if "transformers" in packages:
+        size = getattr(model.config, "image_size", None)
+        return (size if isinstance(size, int) else size[-1]) if size else 128
+    return 224 if "torchvision" in packages else 32 if _is_own(model) else None
+
+
+def _is_own(model: nn.Module) -> bool:
+    return any(base.__module__.startswith("pliant.models.") for base in type(model).__mro__)
