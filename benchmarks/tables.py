@@ -28,7 +28,12 @@ def tables(path: Path) -> str:
     if not path.exists():
         return f"`results/{path.name}` is not there: not measured yet."
     document = json.loads(path.read_text(encoding="utf-8"))
-    parts = [study(document["runs"])] if "runs" in document else list(anything(document))
+    if "runs" in document:
+        parts = [study(document["runs"])]
+    elif "structure" in document:
+        parts = [structure(document["structure"])]
+    else:
+        parts = list(anything(document))
     return "\n\n".join([*parts, source(path, document["provenance"])])
 
 
@@ -54,6 +59,30 @@ def study(runs: Mapping[str, Any]) -> str:
 def accuracy(row: Mapping[str, float]) -> str:
     spread = f" ± {row['test_acc1_std']:.2f}" if "test_acc1_std" in row else ""
     return f"{row['test_acc1']:.2f}{spread}"
+
+
+def structure(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line a network, the paper's figure behind ours in brackets, and what is to be said of the paper's."""
+    figures = {
+        "super_gmacs": "super-net GMACs",
+        "base_gmacs": "base-net GMACs",
+        "adaptive_params_m": "adaptive params M",
+        "super_params_m": "super-net params M",
+        "base_params_m": "base-net params M",
+    }
+    lines = []
+    for row in rows:
+        kept = zip(row["mandatory_blocks"], row["skippable_blocks"], strict=True)
+        blocks = ", ".join(f"{mandatory}+{skippable}" for mandatory, skippable in kept)
+        lines.append([row["network"], blocks, *(beside_the_paper(row, figure) for figure in figures)])
+    notes = [f"- {row['network']}: {row['note']}" for row in rows if "note" in row]
+    heads = ["network", "blocks, mandatory+skippable", *figures.values()]
+    return "\n\n".join([markdown(heads, lines), "In brackets: the paper's Table 1.", "\n".join(notes)])
+
+
+def beside_the_paper(row: Mapping[str, Any], figure: str) -> str:
+    printed = row.get(f"{figure}_paper")
+    return f"{row[figure]:.3f}" + (f" ({printed:.2f})" if printed is not None else "")
 
 
 def anything(document: Mapping[str, Any]) -> Iterable[str]:

@@ -67,3 +67,13 @@ def test_rows_of_any_kind_become_a_table(script, tmp_path) -> None:
     assert "| model | ms | over |" in text
     assert "| a | 1.235 | - |" in text
     assert "threads 2" in text
+
+
+def test_the_structure_stands_beside_the_paper_s(script, tmp_path) -> None:
+    counted = {"super_gmacs": 4.0893, "base_gmacs": 2.5607, "adaptive_params_m": 25.5831}
+    row = counted | {"network": "net", "super_params_m": 25.557, "base_params_m": 17.1123, "super_gmacs_paper": 4.11}
+    row |= {"mandatory_blocks": [2, 2], "skippable_blocks": [1, 0], "note": "A misprint."}
+    write(tmp_path, "table1.json", {"structure": [row]})
+    text = script.page("<!-- results: table1 -->\n<!-- end of results -->", tmp_path)
+    assert "| net | 2+1, 2+0 | 4.089 (4.11) | 2.561 | 25.583 | 25.557 | 17.112 |" in text
+    assert "- net: A misprint." in text
