@@ -68,6 +68,7 @@ def figures(trained: RunResult, recipe: Recipe, data: ImageData) -> dict[str, An
                 latency=False,
                 memory=False,
                 recalibrate=images,
+                augment=recipe.data.augment,
                 name=recipe.only or None,
             )
             for row in table.rows:

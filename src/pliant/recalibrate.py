@@ -24,7 +24,9 @@ def recalibrated(model: nn.Module, subnet: str | SubNet, batches: Iterable[Tenso
     Args:
         model: an adapted model; it is not changed.
         subnet: which sub-network.
-        batches: images `[batch, channels, height, width]`, of the training data, on the model's device.
+        batches: images `[batch, channels, height, width]`, of the training data, varied as in the training, on
+            the model's device. Plain images have other statistics: without the black borders of padded crops, a
+            ResNet-20 for CIFAR-10 lost 7 points.
 
     Raises:
         ValueError: no batches.

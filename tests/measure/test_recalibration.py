@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import pliant
-from pliant.data import load_data
+from pliant.data import Augment, load_data
 from pliant.measure.accuracy import measure_accuracy
 
 
@@ -42,6 +42,18 @@ def test_untrained_sub_networks_are_measured_with_their_own_statistics(model, di
     }
     plain = rows(pliant.measure(model, digits, split="val", latency=False, memory=False))
     assert any(plain["TFT"][key] != rows(table)["TFT"][key] for key in ("acc1", "acc5"))
+
+
+def test_the_images_are_varied_as_in_the_training(model, digits):
+    augment = Augment(padding=4)
+    options = dict(subnets=["TFT"], split="val", latency=False, memory=False, recalibrate=256)
+    given = pliant.measure(model, digits, augment=augment, **options).rows[0]
+    batches = [images for images, _ in digits.train.batches(128, shuffle=True, augment=augment)][:2]
+    network = {"TFT": pliant.recalibrated(model, "TFT", batches)}
+    expected = measure_accuracy(network, digits.val, 10, batch_size=256, device="cpu", dtype=torch.float32)["TFT"]
+    assert given["acc1"] == expected["acc1"]
+    plain = pliant.measure(model, digits, **options).rows[0]
+    assert any(plain[key] != given[key] for key in ("acc1", "acc5"))
 
 
 def test_recalibration_needs_training_images(model, digits):

@@ -24,7 +24,7 @@ from pliant.measure.operators import count_operators
 from pliant.measure.table import Table
 
 if TYPE_CHECKING:
-    from pliant.data import ImageData, Split
+    from pliant.data import Augment, ImageData, Split
 
 __all__ = ["measure"]
 
@@ -71,6 +71,7 @@ def measure(
     warmup: int = 3,
     through: Literal["extracted", "switched"] = "extracted",
     recalibrate: int = 0,
+    augment: Augment | None = None,
     on_progress: Progress = lambda what, done, total: None,
 ) -> Table:
     """Measure every sub-network: accuracy, MACs, parameters, latency, memory and operators.
@@ -98,6 +99,8 @@ def measure(
         through: time the extracted sub-networks, or the model switched to each.
         recalibrate: measure the sub-networks that were not trained with norm statistics taken anew from so
             many training images, as `pliant.recalibrated` does; 0 = with those of the model.
+        augment: for `recalibrate`, how the training varied its images. It matters: a network that saw crops
+            of padded images has other means than plain images give.
         on_progress: called with what is being measured, how much is done, of how much.
 
     Returns:
@@ -119,7 +122,9 @@ def measure(
     info = structure_info(model, name, image_size)
     model = _placed(model, resolved_device, resolved_dtype)
     with evaluating(model):
-        batches = _training_images(data, recalibrate, resolved_device, resolved_dtype) if recalibrate else None
+        batches = None
+        if recalibrate:
+            batches = _training_images(data, recalibrate, augment, resolved_device, resolved_dtype)
         candidates = find_candidates(model, subnets, name, batches)
         info |= {"recalibrated_on": recalibrate} if recalibrate else {}
         rows = _structure_rows(candidates, image_size, on_progress)
@@ -139,7 +144,7 @@ def measure(
 
 
 def _training_images(
-    data: ImageData | None, count: int, device: torch.device, dtype: torch.dtype
+    data: ImageData | None, count: int, augment: Augment | None, device: torch.device, dtype: torch.dtype
 ) -> Callable[[], Iterator[Tensor]]:
     """Return what gives the same `count` training images, in batches, each time it is called."""
     if data is None:
@@ -149,7 +154,7 @@ def _training_images(
     batch_size = min(count, _RECALIBRATION_BATCH)
 
     def batches() -> Iterator[Tensor]:
-        every = data.train.batches(batch_size, device=device, dtype=dtype, shuffle=True)
+        every = data.train.batches(batch_size, device=device, dtype=dtype, shuffle=True, augment=augment)
         return (images for images, _ in islice(every, count // batch_size))
 
     return batches
