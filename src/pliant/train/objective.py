@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule
+from pliant.core.inputs import logits_of
 from pliant.core.plan import Plan, Term
 from pliant.depth.plan import DEFAULT_PLAN, build_plan
 from pliant.train.losses import feature_divergence, label_loss, logit_divergence
@@ -108,10 +109,11 @@ class Objective(nn.Module):
 
     def _run(self, x: Tensor, subnet: str, *, features: bool) -> _Outputs:
         if not isinstance(self.model, AdaptiveModule):
-            return _Outputs(self.model(x), [])
+            return _Outputs(logits_of(self.model(x)), [])
         if features:
-            return _Outputs(*self.model(x, subnet=subnet, features=True))
-        return _Outputs(self.model(x, subnet=subnet), [])
+            output, stages = self.model(x, subnet=subnet, features=True)
+            return _Outputs(logits_of(output), stages)
+        return _Outputs(logits_of(self.model(x, subnet=subnet)), [])
 
     def _value(self, term: Term, outputs: _Outputs, teachers: dict[str, _Outputs], y: Tensor) -> Tensor:
         if term.teacher is None:
