@@ -29,6 +29,7 @@ from pliant.readers.parts import (
     path_of,
     read_blocks,
     read_stage,
+    split_flat,
 )
 
 __all__ = ["FAMILIES", "read"]
@@ -74,9 +75,10 @@ def _efficientnet(model: nn.Module) -> tuple[Stage, ...]:
     def has_skip(block: nn.Module) -> bool:
         return bool(getattr(block, "has_skip", False))
 
+    # Some have layers without a shortcut among the blocks of a stage: behind one, a new stage begins.
     paths = child_paths(model, "blocks")
+    stages = [stage for path in paths for stage in split_flat(model, path, read_blocks(model, path, has_skip))]
     end = tuple(norm for path in ("norm_head", "bn2") if hasattr(model, path) for norm in find_norms(model, path))
-    stages = [read_stage(model, path, read_blocks(model, path, has_skip)) for path in paths]
     return fold_single_ends(stages, find_norms(model, "bn1"), end)
 
 

@@ -28,20 +28,32 @@ from pliant.readers.parts import (
 
 __all__ = ["FAMILIES", "read"]
 
+HEADS = ("fc", "classifier", "heads", "head")
+
 
 def read(model: nn.Module) -> Anatomy | None:
     """Return the anatomy of a network of `FAMILIES`; none for anything else."""
     for kind, stages_of in FAMILIES.items():
         if isinstance(model, kind):
-            head, linear = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
+            head, num_classes = _head(model)
             return Anatomy(
                 family=f"torchvision {kind.__name__}",
                 stages=stages_of(model),
                 head=head,
-                num_classes=linear.out_features,
+                num_classes=num_classes,
                 columnar=kind is VisionTransformer,
             )
     return None
+
+
+def _head(model: nn.Module) -> tuple[str, int]:
+    """Path and outputs of the classifier; people who want features put an identity in its place."""
+    linear = [
+        (path, module.out_features)
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and path.partition(".")[0] in HEADS
+    ]
+    return linear[-1] if linear else ("", 0)
 
 
 def _resnet(model: nn.Module) -> tuple[Stage, ...]:
