@@ -31,8 +31,8 @@ def test_a_structure_that_no_library_makes_has_no_name():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet50", "expected LIBRARY:MODEL with LIBRARY one of torchvision, timm, pliant"),
-        ("keras:resnet50", "one of torchvision, timm, pliant"),
+        ("resnet50", "expected LIBRARY:MODEL with LIBRARY one of torchvision, timm, "),
+        ("keras:resnet50", "one of torchvision, timm, .*pliant"),
         ("torchvision:", "expected LIBRARY:MODEL"),
         ("torchvision:resnet51", "nearest of .*resnet50"),
         ("timm:resnet50dd", "nearest of .*resnet50d"),

@@ -1,4 +1,4 @@
-"""`save` and `load`: a folder with safetensors and a JSON of configs and versions. No pickle is ever executed."""
+"""`save` and `load`: a folder with safetensors and a JSON, or a file of others. No pickle is ever executed."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from pliant.core.weights import CheckpointError, first_three, misfits, shapes, t
 from pliant.create import ModelSource, identify
 from pliant.depth.config import Depth
 from pliant.extract import extract
+from pliant.foreign import recognise
 
 __all__ = ["CheckpointError", "load", "read_info", "save", "write_atomically"]
 
@@ -110,16 +111,37 @@ def save(
     return directory
 
 
-def load(directory: str | os.PathLike[str]) -> nn.Module:
-    """Load a network that `save` wrote, on the CPU and in eval mode.
+def load(path: str | os.PathLike[str], *, model: str | ModelSource | None = None, ema: bool | None = None) -> nn.Module:
+    """Load a network that `save` wrote, or a checkpoint file of other people, on the CPU and in eval mode.
+
+    A file may be one of the ADN authors' checkpoints, which becomes an adapted model, or weights of a network
+    of torchvision or timm, which becomes that plain network. Its architecture and number of classes are found
+    out. Nothing in a file is ever executed, and no tensor in it is left out.
+
+    Args:
+        path: a folder that `save` wrote, a `.safetensors` file, or one that `torch.save` wrote.
+        model: of a file, which network it is, such as `timm:resnet50d`; needed where several fit.
+        ema: of a file, the averaged weights (True), the plain ones (False), or the averaged ones where there
+            are any, as is usual for evaluation (None).
 
     Returns:
-        The adapted model, or the plain network if one sub-network was saved.
+        The adapted model, or the plain network if one sub-network was saved, or the file is a library's.
 
     Raises:
-        CheckpointError: missing, truncated, corrupt, from a newer version, or not safetensors.
+        CheckpointError: missing, truncated, corrupt, from a newer version, of an unknown network, or not
+            weights alone.
     """
-    directory = Path(directory)
+    path = Path(path)
+    if path.is_file():
+        if path.name == WEIGHTS and (path.parent / CARD).is_file():
+            raise CheckpointError(f"{path} is a part of what pliant saved; load the folder {path.parent}")
+        return recognise(path, model=model, ema=ema).load()
+    if model is not None or ema is not None:
+        raise CheckpointError(f"{path} is no file; model= and ema= are for checkpoint files of other people")
+    return _load_saved(path)
+
+
+def _load_saved(directory: Path) -> nn.Module:
     card = _read_card(directory)
     source = ModelSource.from_dict(card["model"])
     configs = tuple(CONFIGS[name].from_dict(fields) for name, fields in card["adapt"].items())
@@ -135,9 +157,8 @@ def load(directory: str | os.PathLike[str]) -> nn.Module:
         raise CheckpointError(f"{weights} is missing") from None
     except SafetensorError as error:
         raise CheckpointError(f"{weights} is truncated, corrupt or no safetensors file ({error})") from None
-    expected = model.state_dict()
-    tied = tied_names(expected)
-    problems = misfits(shapes(expected, without=tied), shapes(tensors))
+    tied = tied_names(model)
+    problems = misfits(shapes(model.state_dict(), without=tied), shapes(tensors))
     if problems:
         raise CheckpointError(f"{weights} does not fit {source.name}: {first_three(problems)}")
     model.load_state_dict(tensors | {name: tensors[first] for name, first in tied.items()})
@@ -187,9 +208,8 @@ def _read_card(directory: Path) -> dict[str, Any]:
 
 def _stored_once(model: nn.Module) -> dict[str, Tensor]:
     """The tensors as safetensors takes them: tied ones under their first name alone, and none a part of another."""
-    tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    tied = tied_names(tensors)
-    kept = {name: tensor.contiguous() for name, tensor in tensors.items() if name not in tied}
+    tied = tied_names(model)
+    kept = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items() if name not in tied}
     uses = Counter(tensor.untyped_storage().data_ptr() for tensor in kept.values())
     return {
         name: tensor.clone() if uses[tensor.untyped_storage().data_ptr()] > 1 else tensor

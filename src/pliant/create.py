@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from pliant.core.surgery import replace
 from pliant.core.weightless import Unwanted, weightless
 from pliant.models import MODELS
 
-__all__ = ["ModelSource", "blueprint", "create_model", "identify", "usual_image_size"]
+__all__ = ["ModelSource", "blueprint", "create_model", "identify", "image_options", "usual_image_size"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,12 +152,17 @@ def blueprint(source: ModelSource, only: Mapping[str, torch.Size] | None = None)
 
     Args:
         source: which model.
-        only: names and shapes of tensors that the model may have; none is returned, soon, for a model that has
-            others. This makes looking through many models quick.
+        only: names and shapes of all tensors that the model may have; none is returned, soon, for a model that
+            has others or more. This makes looking through many models quick.
     """
-    allowed = only and {(name.rpartition(".")[2], shape) for name, shape in only.items()}
+    left = Counter((name.rpartition(".")[2], shape) for name, shape in (only or {}).items())
+
+    def accept(name: str, shape: torch.Size) -> bool:
+        left[name, shape] -= 1
+        return left[name, shape] >= 0 or name == "bias"  # which some layers make and take away again
+
     try:
-        with weightless((lambda name, shape: (name, shape) in allowed) if allowed else None):
+        with weightless(accept if only else None):
             return source.create()
     except Unwanted:
         return None
@@ -198,7 +204,7 @@ def _candidates(model: nn.Module) -> Iterator[ModelSource]:
         return
     else:
         return
-    options = _image_options(model)
+    options = image_options(model)
     for name in own:
         yield ModelSource(name=f"{library}:{name}", num_classes=_num_classes(model))
         if options:
@@ -220,8 +226,8 @@ def _num_classes(model: nn.Module) -> int | None:
     return linear[-1] if linear else None
 
 
-def _image_options(model: nn.Module) -> dict[str, Any]:
-    """The option that makes a model for images of its size, where the model knows that."""
+def image_options(model: nn.Module) -> dict[str, Any]:
+    """Return the option that makes a model for images of its size, where the model knows that."""
     library = type(model).__module__.partition(".")[0]
     children = dict(model.named_children())
     if library == "torchvision" and "image_size" in vars(model):  # ViT
@@ -241,7 +247,7 @@ def usual_image_size(model: nn.Module) -> int | None:
     Where it is not written down, torchvision's take 224 pixels and ours are for CIFAR; of texts 128 tokens
     are usual.
     """
-    for size in _image_options(model).values():
+    for size in image_options(model).values():
         return size if isinstance(size, int) else size[-1]
     written_down = getattr(model, "pretrained_cfg", None)
     if isinstance(written_down, Mapping) and written_down.get("input_size"):

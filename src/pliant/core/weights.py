@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
 
 __all__ = ["CheckpointError", "first_three", "misfits", "shapes", "tied_names"]
 
@@ -18,17 +18,11 @@ def shapes(tensors: Mapping[str, Tensor], without: Container[str] = ()) -> dict[
     return {name: tensor.shape for name, tensor in tensors.items() if name not in without}
 
 
-def tied_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def tied_names(model: nn.Module) -> dict[str, str]:
     """Return the names of tensors that are another one by an earlier name, with that name."""
-    first: dict[tuple[object, ...], str] = {}
-    tied: dict[str, str] = {}
-    for name, tensor in tensors.items():
-        if tensor.numel():
-            place = (tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
-            earlier = first.setdefault(place, name)
-            if earlier != name:
-                tied[name] = earlier
-    return tied
+    first: dict[int, str] = {}
+    names = {name: first.setdefault(id(tensor), name) for name, tensor in model.state_dict(keep_vars=True).items()}
+    return {name: earlier for name, earlier in names.items() if earlier != name}
 
 
 def misfits(expected: Mapping[str, Size], given: Mapping[str, Size]) -> list[str]:
