@@ -156,3 +156,27 @@ def test_sequential_backward_holds_one_pass_at_a_time(model, batch):
     alone = peak(lambda: F.cross_entropy(model(images), labels).backward())
     assert sequential <= 1.05 * alone
     assert joint > 1.4 * alone
+
+
+def test_a_language_model_learns_from_the_positions_that_count():
+    pytest.importorskip("transformers")
+    sizes = dict(hidden_size=16, num_attention_heads=2, num_key_value_heads=1, intermediate_size=32, vocab_size=50)
+    torch.manual_seed(0)
+    model = pliant.adapt_(pliant.create_model("transformers:llama", num_hidden_layers=4, **sizes), pliant.Depth())
+    tokens = torch.randint(50, (2, 6))
+    x = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    y = tokens.roll(-1, dims=1)
+    y[:, -1] = -100
+    plan = pliant.Plan(
+        name="both", terms=(pliant.Term(student="largest"), pliant.Term(student="TT", teacher="largest", on="logits"))
+    )
+    objective = pliant.Objective(model, plan)
+    loss = objective(x, y)
+
+    teacher, student = model(**x).logits[:, :-1].flatten(0, 1), model(**x, subnet="TT").logits[:, :-1].flatten(0, 1)
+    labels = F.cross_entropy(teacher, y[:, :-1].flatten())
+    divergence = F.kl_div(
+        student.log_softmax(-1), teacher.detach().log_softmax(-1), reduction="batchmean", log_target=True
+    )
+    torch.testing.assert_close(loss, labels + divergence)
+    torch.testing.assert_close(objective.backward(x, y), loss.detach())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from pliant.depth.plan import DEFAULT_PLAN, build_plan
 from pliant.train.losses import feature_divergence, label_loss, logit_divergence
 
 __all__ = ["Objective"]
+
+# The label of positions that are none, such as the padding of a text: as in torch's cross-entropy.
+IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -59,17 +63,25 @@ class Objective(nn.Module):
         self.terms: dict[str, Tensor] = {}
         self.progress = 0.0
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of images `x` with labels `y` (`[batch]`, or probabilities `[batch, classes]`)."""
+    def forward(self, x: Tensor | Mapping[str, Tensor], y: Tensor) -> Tensor:
+        """Return the loss of one batch.
+
+        Args:
+            x: images, or what else the model takes; a mapping is passed on as keywords.
+            y: labels `[batch]`, or probabilities `[batch, classes]`; of a language model `[batch, tokens]`, where
+                -100 marks positions that do not count.
+        """
         losses = self._each_pass(x, y, lambda loss: loss)
         return sum(losses[1:], losses[0])
 
-    def backward(self, x: Tensor, y: Tensor, step: Callable[[Tensor], None] = Tensor.backward) -> Tensor:
+    def backward(
+        self, x: Tensor | Mapping[str, Tensor], y: Tensor, step: Callable[[Tensor], None] = Tensor.backward
+    ) -> Tensor:
         """Add the gradients of the loss pass by pass; returns the detached loss.
 
         Args:
-            x: images.
-            y: labels.
+            x: as in `forward`.
+            y: as in `forward`.
             step: what differentiates one pass's loss, where plain `Tensor.backward` will not do, as with
                 a gradient scaler.
         """
@@ -78,16 +90,20 @@ class Objective(nn.Module):
             # The caller's autocast is for the forward passes; a backward pass repeats their types by itself.
             # Its cache would hold a copy of all weights until the last pass is over.
             torch.clear_autocast_cache()
-            with torch.autocast(x.device.type, enabled=False):
+            with torch.autocast(y.device.type, enabled=False):
                 step(loss)
             return loss.detach()
 
         losses = self._each_pass(x, y, differentiate)
         return sum(losses[1:], losses[0])
 
-    def _each_pass(self, x: Tensor, y: Tensor, finish: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    def _each_pass(
+        self, x: Tensor | Mapping[str, Tensor], y: Tensor, finish: Callable[[Tensor], Tensor]
+    ) -> list[Tensor]:
         """Run every sub-network of the plan once, teachers first; `finish` gets the loss of each."""
         self.terms = {}
+        counted = y != IGNORED if _is_text(y) else None
+        y = y if counted is None else y[counted]
         active = [term for term in self.plan.terms if term.start <= self.progress]
         teachers: dict[str, _Outputs] = {}
         losses = []
@@ -96,7 +112,8 @@ class Objective(nn.Module):
             taught = [term for term in active if term.teacher == subnet]
             if not students and not taught:
                 continue
-            outputs = self._run(x, subnet, features=any(term.on == "features" for term in [*students, *taught]))
+            features = any(term.on == "features" for term in [*students, *taught])
+            outputs = self._run(x, subnet, counted, features=features)
             if taught:
                 teachers[subnet] = outputs.detach()
             terms = [self._value(term, outputs, teachers, y) for term in students]
@@ -107,13 +124,17 @@ class Objective(nn.Module):
             raise ValueError(f"plan {self.plan.name!r} has no term that counts at progress {self.progress:.3f}")
         return losses
 
-    def _run(self, x: Tensor, subnet: str, *, features: bool) -> _Outputs:
-        if not isinstance(self.model, AdaptiveModule):
-            return _Outputs(logits_of(self.model(x)), [])
-        if features:
-            output, stages = self.model(x, subnet=subnet, features=True)
-            return _Outputs(logits_of(output), stages)
-        return _Outputs(logits_of(self.model(x, subnet=subnet)), [])
+    def _run(
+        self, x: Tensor | Mapping[str, Tensor], subnet: str, counted: Tensor | None, *, features: bool
+    ) -> _Outputs:
+        """Run one sub-network; of a text, the logits of all positions that count become one batch."""
+        options: dict[str, Any] = {}
+        if isinstance(self.model, AdaptiveModule):
+            options = {"subnet": subnet, "features": True} if features else {"subnet": subnet}
+        output = self.model(**x, **options) if isinstance(x, Mapping) else self.model(x, **options)
+        output, stages = output if features else (output, [])
+        logits = logits_of(output)
+        return _Outputs(logits if counted is None else logits[counted], stages)
 
     def _value(self, term: Term, outputs: _Outputs, teachers: dict[str, _Outputs], y: Tensor) -> Tensor:
         if term.teacher is None:
@@ -125,3 +146,8 @@ class Objective(nn.Module):
         value = value * term.weight
         self.terms[term.name] = value.detach()
         return value
+
+
+def _is_text(y: Tensor) -> bool:
+    """Whether labels are `[batch, tokens]`; probabilities `[batch, classes]` are no whole numbers."""
+    return y.dim() == 2 and not y.is_floating_point()
