@@ -3,6 +3,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+
+from pliant.adapt import adapt_
+from pliant.create import create_model
+from pliant.depth.config import Depth
 
 
 def rows_of(cli, *arguments: object) -> dict[str, dict]:
@@ -55,7 +60,7 @@ def test_a_run_folder_is_described_at_its_own_image_size(cli, run_folder) -> Non
         ("torchvison:resnet50", "torchvision"),
         ("runs/never", "neither a run folder nor a model"),
         ("timm:resnet10t", "no skippable stage"),
-        ("torchvision:alexnet", "ResNeXt"),
+        ("torchvision:alexnet", "ResNets"),
     ],
 )
 def test_what_cannot_be_described_is_refused(refused, model: str, said: str) -> None:
@@ -65,3 +70,48 @@ def test_what_cannot_be_described_is_refused(refused, model: str, said: str) -> 
 
 def test_an_image_size_of_zero_is_refused(refused) -> None:
     assert "0" in refused("describe", "pliant:resnet20", "--image-size", "0")
+
+
+@pytest.fixture(scope="module")
+def authors_file(tmp_path_factory: pytest.TempPathFactory):
+    """A checkpoint as the ADN authors publish them, of a ResNet-50 with seven classes."""
+    with torch.device("meta"):
+        shapes = adapt_(create_model("torchvision:resnet50", num_classes=7), Depth()).state_dict()
+    tensors = {key.replace(".skip.", "_skip."): torch.zeros(tensor.shape) for key, tensor in shapes.items()}
+    path = tmp_path_factory.mktemp("authors") / "model_149.pth"
+    averaged = {f"module.{key}": tensor for key, tensor in tensors.items()} | {"n_averaged": torch.tensor(3)}
+    torch.save({"model": tensors, "model_ema": averaged, "epoch": 149}, path)
+    return path
+
+
+def test_a_checkpoint_of_the_authors_is_recognised(cli, authors_file) -> None:
+    rows = rows_of(cli, authors_file)
+    assert len(rows) == 16
+    assert rows["TTTT"]["gmacs"] == pytest.approx(2.56, rel=0.01)
+    found = {"model": "torchvision:resnet50", "checkpoint": "ADN authors", "weights": "model_ema", "num_classes": 7}
+    assert all(row.items() >= found.items() for row in rows.values())
+    said = "torchvision:resnet50, checkpoint of ADN authors (model), 7 classes; 16 sub-networks in"
+    assert said in cli("describe", authors_file, "--no-ema").out
+
+
+def test_a_checkpoint_of_a_library_is_recognised_and_adapted(cli, tmp_path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(create_model("pliant:resnet20").state_dict(), path)
+    assert {row["model"] for row in rows_of(cli, path).values()} == {"pliant:resnet20"}
+    assert rows_of(cli, path, "--model", "pliant:resnet20").keys() == rows_of(cli, "pliant:resnet20").keys()
+
+
+def test_checkpoints_of_nothing_known_are_refused(refused, tmp_path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"weight": torch.zeros(2)}, path)
+    assert "of no network that pliant recognises: its names begin with weight" in refused("describe", path)
+    path.write_bytes(b"half a file")
+    assert "truncated, corrupt" in refused("describe", path)
+    assert "--model and --ema are for checkpoint files" in refused("describe", "pliant:resnet20", "--model", "x:y")
+
+
+def test_texts_are_counted_in_tokens(cli, tmp_path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(n_layer=4, n_embd=32, n_head=2, vocab_size=50, architectures=["GPT2LMHeadModel"])
+    config.save_pretrained(tmp_path)
+    assert "128 tokens" in cli("describe", f"transformers:{tmp_path}").out

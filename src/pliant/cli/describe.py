@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,19 +13,42 @@ __all__ = ["describe"]
 
 
 def describe(
-    model_or_run: Annotated[str, typer.Argument(help="A model such as torchvision:resnet50, or a run folder.")],
+    model_or_run: Annotated[
+        str,
+        typer.Argument(
+            help="A model such as torchvision:resnet50, a run folder, or a checkpoint file of the ADN authors, "
+            "torchvision or timm."
+        ),
+    ],
     image_size: Annotated[
-        int | None, typer.Option(help="Pixels of a side; default: what the model is made for.")
+        int | None, typer.Option(help="Pixels of a side, or tokens of a text; default: what the model is made for.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Of a checkpoint file, which network it is; default: find out.")
+    ] = None,
+    ema: Annotated[
+        bool | None,
+        typer.Option(help="Of a checkpoint file, the averaged weights or not; default: where there are any."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
 ) -> None:
     """List the sub-networks of a model with parameters and MACs: no training, no data."""
+    from pliant.core.inputs import input_spec
     from pliant.measure.describe import describe as tabulate
 
-    model, usual = named_or_loaded(model_or_run)
-    size = usual if image_size is None else image_size
-    table = tabulate(model, size, name=model_or_run)
-    adapted = {"adapted_params_m": table.info["total_params_m"]}
-    total = f"{adapted['adapted_params_m']:.2f} M parameters"
-    title = f"{model_or_run}: {len(table.rows)} sub-networks in {total}, {size} px images"
-    show([row | adapted for row in table.rows], as_json=json, title=title, hide=adapted)
+    network = named_or_loaded(model_or_run, model=model, ema=ema)
+    size = network.image_size if image_size is None else image_size
+    table = tabulate(network.model, size, name=model_or_run)
+    for_all = {"adapted_params_m": table.info["total_params_m"], **network.found}
+    total = f"{for_all['adapted_params_m']:.2f} M parameters"
+    inputs = "tokens" if input_spec(network.model, size).vocabulary else "px images"
+    title = f"{model_or_run}: {_found(network.found)}{len(table.rows)} sub-networks in {total}, {size} {inputs}"
+    show([row | for_all for row in table.rows], as_json=json, title=title, hide=for_all)
+
+
+def _found(found: dict[str, Any]) -> str:
+    """Say what a checkpoint file was found to be."""
+    if not found:
+        return ""
+    classes = f", {found['num_classes']} classes" if "num_classes" in found else ""
+    return f"{found['model']}, checkpoint of {found['checkpoint']} ({found['weights']}){classes}; "

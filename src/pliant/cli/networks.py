@@ -1,51 +1,110 @@
-"""The network that a command is given: a run folder or a model's name."""
+"""The network that a command is given: a run folder, a checkpoint file of other people, or a model's name."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["load_run", "named_or_loaded"]
+__all__ = ["Network", "load_run", "named_or_loaded", "table_path"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that a command was given.
+
+    Attributes:
+        model: adaptive, or plain if a run folder holds one sub-network.
+        image_size: pixels of a side, or tokens of a text.
+        found: what a checkpoint file was found to be; empty for everything else.
+    """
+
+    model: nn.Module
+    image_size: int
+    found: dict[str, Any] = field(default_factory=dict)
 
 
 def load_run(run: Path) -> tuple[nn.Module, dict[str, Any]]:
     """Load the network of a run folder and what was written down with it, such as `image_size`.
 
     Besides there is `model`, the name it was made from, and `only`: which sub-network it is, for a network
-    that was trained on its own.
+    that was trained on its own. A checkpoint file of other people will do too.
 
     Raises:
         FileNotFoundError: no such folder, or nothing was trained in it.
     """
     from pliant.checkpoint import load, read_info
 
+    if run.is_file():
+        network = _recognised(run, None, None)
+        return network.model, {"image_size": network.image_size, "model": network.found["model"], "only": None}
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder; train one with `pliant train --recipe ... --out {run}`")
     card = read_info(run)
     return load(run), card["info"] | {"model": card["model"]["name"], "only": card["only"]}
 
 
-def named_or_loaded(model_or_run: str) -> tuple[nn.Module, int]:
-    """Return an adaptive model and its image size, from a run folder or from a name.
+def table_path(run: Path) -> Path:
+    """Where the table of a run lies: in its folder, or beside a checkpoint file."""
+    return run.with_name(f"{run.name}.table.json") if run.is_file() else run / "table.json"
+
+
+def named_or_loaded(model_or_run: str, *, model: str | None = None, ema: bool | None = None) -> Network:
+    """Return an adaptive model, from a run folder, a checkpoint file or a name.
+
+    Args:
+        model_or_run: folder, file or name.
+        model: of a file, which network it is; none = find out.
+        ema: of a file, whether to take the averaged weights; none = where there are any.
 
     Raises:
-        ValueError: neither a folder nor the name of a model that can be adapted.
+        ValueError: neither a folder or file nor the name of a model that can be adapted.
     """
     from pliant.adapt import adapt_
-    from pliant.create import create_model, usual_image_size
+    from pliant.create import create_model
     from pliant.depth.config import Depth
 
-    size = None
-    if Path(model_or_run).is_dir():
-        model, info = load_run(Path(model_or_run))
-        size = info.get("image_size")
-    elif ":" in model_or_run:
-        model = adapt_(create_model(model_or_run), Depth())
-    else:
-        raise ValueError(f"{model_or_run}: neither a run folder nor a model such as torchvision:resnet50")
-    size = size or usual_image_size(model)
+    path = Path(model_or_run)
+    if path.is_file():
+        return _recognised(path, model, ema)
+    if model is not None or ema is not None:
+        raise ValueError(f"{model_or_run} is no file; --model and --ema are for checkpoint files of other people")
+    if path.is_dir():
+        loaded, info = load_run(path)
+        return Network(loaded, _image_size(loaded, info.get("image_size")))
+    if ":" not in model_or_run:
+        raise ValueError(
+            f"{model_or_run}: neither a run folder nor a model such as torchvision:resnet50, nor a checkpoint file"
+        )
+    adapted = adapt_(create_model(model_or_run), Depth())
+    return Network(adapted, _image_size(adapted))
+
+
+def _recognised(path: Path, name: str | None, ema: bool | None) -> Network:
+    """Load a checkpoint file, and adapt what its authors did not."""
+    from pliant.adapt import adapt_
+    from pliant.depth.config import Depth
+    from pliant.foreign import recognise
+
+    foreign = recognise(path, model=name, ema=ema)
+    model = foreign.load()
+    found = {
+        "model": foreign.source.name,
+        "checkpoint": foreign.origin,
+        "weights": foreign.entry or "state dict",
+        "num_classes": foreign.source.num_classes,
+    }
+    if not foreign.configs:
+        model = adapt_(model, Depth())
+    return Network(model, _image_size(model), {key: value for key, value in found.items() if value is not None})
+
+
+def _image_size(model: nn.Module, written_down: int | None = None) -> int:
+    from pliant.create import usual_image_size
+
+    size = written_down or usual_image_size(model)
     assert size is not None, "every model that has a name says its image size"
-    return model, size
+    return size
