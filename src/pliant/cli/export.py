@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pliant.cli.networks import load_run
+from pliant.cli.networks import load_run, table_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,7 +16,7 @@ __all__ = ["export"]
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint file of other people.")],
     file: Annotated[Path, typer.Argument(help="What to write: a name that ends in .onnx or .pt2.")],
     subnet: Annotated[str | None, typer.Option(help="Such as TTFF; default: the super-net.")] = None,
     batch: Annotated[int | None, typer.Option(help="A fixed batch size; default: any.")] = None,
@@ -40,7 +40,7 @@ def _measured(run: Path, model: nn.Module, subnet: str | None) -> dict[str, Any]
     from pliant.measure.fingerprint import fingerprint
     from pliant.measure.table import Table
 
-    path = run / "table.json"
+    path = table_path(run)
     if not path.is_file():
         return {}
     table = Table.load(path)

@@ -32,10 +32,12 @@ def pick(
 
 
 def load_table(run: Path) -> Table:
-    """Read the table of a run folder, or say how to get one."""
+    """Read the table of a run folder or of a checkpoint file, or say how to get one."""
+    from pliant.cli.networks import table_path
     from pliant.measure.table import Table
 
-    path = run / "table.json" if run.is_dir() else run
-    if run.is_dir() and not path.is_file():
+    measured = run.is_dir() or (run.is_file() and run.suffix != ".json")
+    path = table_path(run) if measured else run
+    if measured and not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: measure first with `pliant measure {run} --data ...`")
     return Table.load(path)
