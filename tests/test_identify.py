@@ -1,8 +1,11 @@
 """A name and options are found for every family that pliant reads, or none where there are none."""
 
+import threading
+
 import pytest
 import torch
 
+from pliant.core.weightless import weightless
 from pliant.create import ModelSource, blueprint, identify, usual_image_size
 from pliant.readers import timm, torchvision
 
@@ -72,12 +75,23 @@ def test_equal_descriptions_of_other_tensors_are_not_the_same_model():
     assert identify(model) is None
 
 
-def test_a_search_leaves_the_random_numbers_alone():
-    model = without_memory(ModelSource(name="timm:vit_tiny_patch16_224"))
+def test_what_is_built_without_memory_leaves_the_rest_alone():
     before = torch.random.get_rng_state()
-    assert identify(model) is not None
+    with weightless():
+        layer = torch.nn.Linear(2, 2)
+        layer.register_parameter("scale", torch.nn.Parameter(torch.randn(2)))
+    assert all(parameter.is_meta for parameter in layer.parameters())
     assert torch.equal(torch.random.get_rng_state(), before)
     assert not torch.nn.Linear(2, 2).weight.is_meta
+
+
+def test_other_threads_go_on_with_memory():
+    built: list[torch.nn.Linear] = []
+    with weightless():
+        thread = threading.Thread(target=lambda: built.append(torch.nn.Linear(2, 2)))
+        thread.start()
+        thread.join()
+    assert not built[0].weight.is_meta
 
 
 def test_a_network_of_transformers_is_found_by_its_config():
