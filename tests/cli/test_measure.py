@@ -95,6 +95,16 @@ def test_other_data_are_normalised_as_those_the_network_was_trained_on(run_folde
         torch.testing.assert_close(batch, (pixels - 0.5) / 0.5)
 
 
+def test_images_are_scaled_as_the_recipe_of_the_run_says(run_folder, image_folder) -> None:
+    (run_folder / "recipe.yaml").write_text(
+        "model: {name: 'pliant:resnet20'}\nepochs: 1\n"
+        f"data: {{source: '{image_folder}', resize: 120, interpolation: bicubic}}\n"
+    )
+    images = load_data_of(run_folder, None, read_info(run_folder)["info"])
+    assert images.test is not None
+    assert (images.test.style.resize, images.test.style.interpolation) == (120, "bicubic")
+
+
 def test_other_classes_are_refused_by_name(refused, run_folder, image_folder) -> None:
     for part in ("train", "test"):
         (image_folder / part / "light").rename(image_folder / part / "loud")

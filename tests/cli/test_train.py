@@ -4,6 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 import pliant
 from pliant.cli.train import changed
@@ -141,3 +142,14 @@ def test_an_interruption_says_how_to_go_on(train, monkeypatch) -> None:
     result = train()
     assert result.status == 130
     assert "--resume" in result.err
+
+
+def test_a_start_can_be_named(train, train_refused, tmp_path) -> None:
+    plain = pliant.create_model("pliant:resnet20", num_classes=2)
+    pliant.save(plain, tmp_path / "plain")
+    assert train("--epochs", 1, "--set", "optimizer.lr=1e-30", "--start-from", tmp_path / "plain").status == 0
+    trained = pliant.load(tmp_path / "out")
+    assert torch.equal(trained.state_dict()["layer1.0.bn1.skip.weight"], plain.state_dict()["layer1.0.bn1.weight"])
+    assert torch.equal(trained.state_dict()["conv1.weight"], plain.state_dict()["conv1.weight"])
+    line = train_refused("--start-from", tmp_path / "plain", "--set", "model.name=pliant:resnet32", out=tmp_path / "2")
+    assert "layer1.3.conv1.weight is missing" in line

@@ -5,6 +5,7 @@ from torchvision.transforms import v2
 from pliant.data import Augment, load_data
 from pliant.data.autoaugment import BINS, OPERATIONS, RAND, TRIVIAL, auto_augment
 from pliant.data.batchwise import crop_and_flip, erase, mix
+from pliant.data.decode import to_bytes
 from pliant.data.dice import Dice
 
 
@@ -151,7 +152,57 @@ def test_centre_of_a_large_image_is_what_the_network_is_tested_on(tmp_path):
     assert white.shape == (1, 3, 224, 224) and white.std(dim=(2, 3)).max() < 1e-5
 
 
+def test_the_recipe_says_how_large_images_are_scaled(make_folder):
+    """Before the middle is cut out: to 256/224 of the size, or to what is asked for; in one way or the other."""
+    from PIL import Image
+
+    folder = make_folder({"train": {"cat": 1, "dog": 1}}, size=(150, 120), rough=True)
+    with Image.open(folder / "train" / "cat" / "0000.png") as file:
+        picture = file.convert("RGB")
+
+    def expected(side: int, mode: Image.Resampling) -> torch.Tensor:
+        scaled = picture.resize((side * 150 // 120, side), mode)
+        left, top = round((scaled.width - 100) / 2), round((side - 100) / 2)
+        return to_bytes(scaled.crop((left, top, left + 100, top + 100)))
+
+    def seen(**options) -> torch.Tensor:
+        data = load_data(folder, image_size=100, workers=0, val_fraction=0.0, **options)
+        images, _ = next(data.train.batches(1))
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (data.mean, data.std))
+        return ((images[0] * std + mean) * 255).round().byte()
+
+    assert torch.equal(seen(), expected(114, Image.Resampling.BILINEAR))
+    assert torch.equal(seen(resize=100), expected(100, Image.Resampling.BILINEAR))
+    assert torch.equal(seen(resize=110, interpolation="bicubic"), expected(110, Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("options", [{"resize": 99}, {"interpolation": "nearest"}])
+def test_impossible_scaling_is_named(make_folder, options):
+    folder = make_folder({"train": {"cat": 1, "dog": 1}})
+    with pytest.raises(ValueError, match=rf"^{next(iter(options))}: got .*expected"):
+        load_data(folder, image_size=100, **options)
+
+
+@pytest.mark.parametrize("image_size", [16, 100])
+def test_training_may_see_smaller_squares_than_the_validation(make_folder, image_size):
+    data = load_data(make_folder({"train": {"cat": 4, "dog": 4}}, size=(120, 120)), image_size=image_size, workers=0)
+    images, _ = next(data.train.batches(4, augment=Augment(crop=12, mixup=0.2, erase=0.5)))
+    assert images.shape == (4, 3, 12, 12)
+    images, _ = next(data.val.batches(2))
+    assert images.shape[-2:] == (image_size, image_size)
+
+
+def test_operations_on_large_images_scale_as_everything_else_does(make_folder):
+    folder = make_folder({"train": {"cat": 4, "dog": 4}}, size=(120, 120), rough=True)
+    turned = {}
+    for mode in ("bilinear", "bicubic"):
+        data = load_data(folder, image_size=100, interpolation=mode, workers=0, val_fraction=0.0)
+        turned[mode], _ = next(data.train.batches(8, augment=Augment(auto="trivial")))
+    assert not torch.equal(turned["bilinear"], turned["bicubic"])
+
+
 BAD = {
+    "crop": 0,
     "padding": -1,
     "scale": [0.5, 0.2],
     "auto": "triviall",

@@ -69,6 +69,29 @@ def test_sequential_backward_trains_the_same_network(tiny: Tiny, images: ImageDa
         torch.testing.assert_close(weights(sequential.model)[name], tensor, rtol=1e-2, atol=1e-3, msg=name)
 
 
+@pytest.mark.parametrize("precision", [32, "bf16"])
+@pytest.mark.parametrize("backward", ["joint", "sequential"])
+def test_gradients_are_clipped(
+    tiny: Tiny, images: ImageData, tmp_path: Path, backward: str, precision: str | int
+) -> None:
+    """Of any optimizer; a plain gradient step is then no longer than learning rate times limit."""
+    options = {
+        "epochs": 1,
+        "batch_size": 36,
+        "backward": backward,
+        "precision": precision,
+        "schedule": {"name": "step"},
+    }
+    optimizer = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0}
+    fresh = train(tiny(**options, optimizer=optimizer | {"lr": 1e-12}), data=images, out=tmp_path / "a", log=None)
+    clipped = train(tiny(**options, optimizer=optimizer, clip_norm=0.01), data=images, out=tmp_path / "b", log=None)
+    before, after = dict(fresh.model.named_parameters()), dict(clipped.model.named_parameters())
+    moved = torch.stack([(after[name] - before[name]).norm() for name in before]).norm().item()
+    assert moved == pytest.approx(0.01, rel=0.01)
+    adamw = tiny(**options, optimizer={"name": "adamw", "lr": 1e-3}, clip_norm=0.01)
+    assert train(adamw, data=images, out=tmp_path / "c", log=None).rows[0]["step"] == 1
+
+
 def test_the_same_recipe_gives_the_same_network_and_another_seed_another(
     tiny: Tiny, images: ImageData, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from pliant.create import create_model
 from pliant.train.optim import build_optimizer, build_schedule
 from pliant.train.recipe import Optimizer, Schedule
 
@@ -21,6 +22,29 @@ def test_norms_and_biases_do_not_decay(network: nn.Module, name: str) -> None:
     moved = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == {"0.weight", "3.weight"}
     torch.testing.assert_close(network.state_dict()["0.weight"], 0.95 * before["0.weight"])
+
+
+def test_which_parameters_decay_is_the_recipes_choice() -> None:
+    """Norms and biases; class tokens, positions and tables too; or all decay, as in the recipes of the ADN authors."""
+    vit = create_model("torchvision:vit_b_16", image_size=32)
+    swin = create_model("timm:swin_tiny_patch4_window7_224", img_size=32, patch_size=2, window_size=4, embed_dim=32)
+
+    def exempt(model: nn.Module, no_decay: tuple[str, ...]) -> set[str]:
+        decaying, exempt = build_optimizer(model, Optimizer(weight_decay=0.1, no_decay=no_decay)).param_groups  # type: ignore[arg-type]
+        assert (decaying["weight_decay"], exempt["weight_decay"]) == (0.1, 0.0)
+        found = {id(parameter) for parameter in exempt["params"]}
+        assert len(found) + len(decaying["params"]) == len(list(model.parameters()))
+        return {name for name, parameter in model.named_parameters() if id(parameter) in found}
+
+    vectors = {name for name, parameter in vit.named_parameters() if parameter.ndim == 1}
+    assert exempt(vit, ("vectors",)) == vectors
+    assert exempt(vit, ()) == set()
+    assert exempt(vit, ("embeddings",)) == {"class_token", "encoder.pos_embedding"}
+    tables = {name for name in exempt(swin, ("embeddings",)) if not name.endswith("relative_position_bias_table")}
+    assert tables == set()
+    assert len(exempt(swin, ("embeddings",))) == 12
+    language = create_model("transformers:bert", num_hidden_layers=2)
+    assert "bert.embeddings.position_embeddings.weight" in exempt(language, ("embeddings",))
 
 
 def test_frozen_parameters_are_left_alone(network: nn.Module) -> None:

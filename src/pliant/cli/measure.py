@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pliant.cli.networks import load_run
+from pliant.cli.networks import load_run, table_path
 from pliant.cli.show import note, progress_bar, show
 
 if TYPE_CHECKING:
-    from pliant.data import ImageData
+    from pliant.data import Augment, ImageData
 
 __all__ = ["measure"]
 
@@ -34,7 +34,7 @@ class Dtype(StrEnum):
 
 
 def measure(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint file of other people.")],
     data: Annotated[
         str | None,
         typer.Option(help="digits, cifar10, cifar100, a folder or an archive; default: what the run was trained on."),
@@ -66,13 +66,14 @@ def measure(
             device=device,
             rounds=rounds,
             recalibrate=recalibrate,
+            augment=augment_of(run) if recalibrate else None,
             name=info["only"] or info["model"],
             on_progress=on_progress,
         )
     table.info["model"] = info["model"]
-    table.save(run / "table.json")
+    table.save(table_path(run))
     show(table.rows, as_json=json, title=headline(table.info))
-    note(f"Written to {run / 'table.json'}. Next: pliant pick {run} --latency-ms ..., or pliant report {run}")
+    note(f"Written to {table_path(run)}. Next: pliant pick {run} --latency-ms ..., or pliant report {run}")
 
 
 def load_data_of(run: Path, spec: str | None, info: Mapping[str, Any]) -> ImageData:
@@ -89,12 +90,21 @@ def load_data_of(run: Path, spec: str | None, info: Mapping[str, Any]) -> ImageD
         recipe = Recipe.load(run / "recipe.yaml")
         spec = spec or recipe.data.source
         options |= {"val_fraction": recipe.data.val_fraction, "seed": recipe.seed}
+        options |= {"resize": recipe.data.resize, "interpolation": recipe.data.interpolation}
     if spec is None:
         raise ValueError(f"{run} does not say what it was trained on: name the data with --data")
     images = load_data(spec, **options)
     if not {"class_names", "mean", "std"} <= set(info):
         return images
     return images.as_trained_on(info["class_names"], info["mean"], info["std"])
+
+
+def augment_of(run: Path) -> Augment | None:
+    """Return how the run varied its training images; none where it has no recipe."""
+    from pliant.train.recipe import Recipe
+
+    recipe = run / "recipe.yaml"
+    return Recipe.load(recipe).data.augment if recipe.is_file() else None
 
 
 def headline(info: Mapping[str, Any]) -> str:

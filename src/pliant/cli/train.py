@@ -23,6 +23,9 @@ def train(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    start_from: Annotated[
+        str | None, typer.Option(help="A run folder or a file of weights to start from; default: what the recipe says.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Train for so many epochs instead.")] = None,
@@ -43,6 +46,8 @@ def train(
     tree = changed(Recipe.load(recipe).to_dict(), set_ or [])
     if data is not None:
         tree["data"]["source"] = data
+    if start_from is not None:
+        tree["model"]["start_from"] = start_from
     if epochs is not None:
         tree["epochs"] = epochs
     try:

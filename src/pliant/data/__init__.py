@@ -2,6 +2,6 @@
 
 from pliant.data.augment import Augment
 from pliant.data.load import ImageData, load_data
-from pliant.data.split import Split
+from pliant.data.split import Interpolation, Split
 
-__all__ = ["Augment", "ImageData", "Split", "load_data"]
+__all__ = ["Augment", "ImageData", "Interpolation", "Split", "load_data"]

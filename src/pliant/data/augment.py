@@ -18,6 +18,8 @@ class Augment(Config):
         padding: of small images: zero pixels put around an image, of which a window of the original size is cut
             at random; none = an eighth of the image size, 0 = no cutting.
         scale: of large images: share of the area that the window of the random resized crop covers.
+        crop: pixels of a side that the network trains on; none = the image size. A smaller one saves time, and
+            corrects that random crops show things larger than the validation does (FixRes).
         flip: mirror every second image; none = where mirrored images mean the same (not for digits).
         auto: `trivial` (TrivialAugment, wide) or `rand` (RandAugment) changes geometry and colours.
         rand_ops: of `rand`: operations on each image.
@@ -32,6 +34,7 @@ class Augment(Config):
 
     padding: int | None = None
     scale: tuple[float, float] = (0.08, 1.0)
+    crop: int | None = None
     flip: bool | None = None
     auto: Literal["none", "trivial", "rand"] = "none"
     rand_ops: int = 2
@@ -51,6 +54,8 @@ class Augment(Config):
         """Check the ranges."""
         if self.padding is not None and self.padding < 0:
             raise ValueError(f"Augment.padding: got {self.padding}, expected at least 0")
+        if self.crop is not None and self.crop < 1:
+            raise ValueError(f"Augment.crop: got {self.crop}, expected at least 1")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"Augment.scale: got {list(self.scale)}, expected two rising shares in (0, 1]")
         if not 0 <= self.rand_magnitude <= 30:

@@ -83,17 +83,19 @@ class _Cutter:
         return to_bytes(self._transform(image))
 
     def _build(self) -> Callable[[Image], Image]:
-        from torchvision.transforms import v2
+        from torchvision.transforms import InterpolationMode, v2
 
-        size, augment = self.style.image_size, self.augment
+        size, augment = self.style.side(self.augment), self.augment
+        mode = InterpolationMode(self.style.interpolation)
         if augment is None:
-            return v2.Compose([v2.Resize(round(size / MARGIN)), v2.CenterCrop(size)])
-        steps: list[torch.nn.Module] = [v2.RandomResizedCrop(size, scale=augment.scale)]
+            resize = self.style.resize or round(size / MARGIN)
+            return v2.Compose([v2.Resize(resize, mode), v2.CenterCrop(size)])
+        steps: list[torch.nn.Module] = [v2.RandomResizedCrop(size, scale=augment.scale, interpolation=mode)]
         steps += [v2.RandomHorizontalFlip()] if self.style.flips(augment) else []
         if augment.auto == "trivial":
-            steps.append(v2.TrivialAugmentWide())
+            steps.append(v2.TrivialAugmentWide(interpolation=mode))
         elif augment.auto == "rand":
-            steps.append(v2.RandAugment(num_ops=augment.rand_ops, magnitude=augment.rand_magnitude))
+            steps.append(v2.RandAugment(augment.rand_ops, augment.rand_magnitude, interpolation=mode))
         return v2.Compose(steps)
 
 

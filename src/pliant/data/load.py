@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from pliant.data.decode import decode_all, find_size
 from pliant.data.files import FileSplit, default_workers
 from pliant.data.folder import Listing, list_folder
 from pliant.data.named import NAMED, NAMED_SIZE, LabelledPixels, load_named
-from pliant.data.split import Split, Style
+from pliant.data.split import Interpolation, Split, Style
 from pliant.data.tensors import PixelStore, TensorSplit, channel_statistics
 
 __all__ = ["ImageData", "load_data"]
@@ -87,6 +88,8 @@ def load_data(
     spec: str | os.PathLike[str],
     *,
     image_size: int | None = None,
+    resize: int | None = None,
+    interpolation: Interpolation = "bilinear",
     val_fraction: float = 0.1,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
@@ -106,6 +109,9 @@ def load_data(
     Args:
         spec: `digits`, `cifar10`, `cifar100`, the path of a folder, or of an archive (.tar*, .zip) of one.
         image_size: height and width in pixels; none = what the images have, and 224 if they are large.
+        resize: of large images: the shorter side is scaled to so many pixels before the middle is cut out for
+            validation and test; none = 256/224 of the image size.
+        interpolation: how images are scaled: `bilinear` or `bicubic`.
         val_fraction: share of the training images that is held out for validation.
         seed: of the choice of validation images.
         cache: folder for what is unpacked, decoded or downloaded; none = the folder named by the environment
@@ -116,12 +122,19 @@ def load_data(
     Raises:
         ValueError: there is no such data, or something is wrong with it: one line that says what.
     """
-    _check_options(val_fraction, image_size, workers)
+    _check_options(val_fraction, image_size, resize, interpolation, workers)
     hold_out = partial(cut_off, fraction=val_fraction, name=("validation", seed))
     folder = cache_folder(cache)
     if spec in NAMED:
         class_names, parts = load_named(str(spec), folder, download)
-        style = Style(image_size or NAMED_SIZE, class_names, IMAGENET_MEAN, IMAGENET_STD, mirrors=spec != "digits")
+        style = Style(
+            image_size or NAMED_SIZE,
+            class_names,
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+            mirrors=spec != "digits",
+            interpolation=interpolation,
+        )
         return _data(str(spec), _small(parts, style), hold_out)
     path = Path(spec).expanduser()
     if not path.exists():
@@ -131,24 +144,29 @@ def load_data(
         )
     name = path.name.split(".")[0] if is_archive(path) else path.resolve().name
     listing = list_folder(unpack(path, folder) if is_archive(path) else path)
-    return _data(name, _folder_splits(name, listing, image_size, workers, folder), hold_out)
+    size = image_size or _usual_size(listing)
+    style = Style(size, listing.class_names, IMAGENET_MEAN, IMAGENET_STD, resize=resize, interpolation=interpolation)
+    return _data(name, _folder_splits(name, listing, style, workers, folder), hold_out)
 
 
-def _check_options(val_fraction: float, image_size: int | None, workers: int | None) -> None:
+def _check_options(
+    val_fraction: float, image_size: int | None, resize: int | None, interpolation: str, workers: int | None
+) -> None:
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction: got {val_fraction}, expected a fraction in [0, 1)")
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size: got {image_size}, expected at least 1")
+    if resize is not None and resize < (image_size or 1):
+        raise ValueError(f"resize: got {resize}, expected at least the image size, {image_size or 1}")
+    if interpolation not in get_args(Interpolation):
+        raise ValueError(f"interpolation: got {interpolation!r}, expected {' or '.join(get_args(Interpolation))}")
     if workers is not None and workers < 0:
         raise ValueError(f"workers: got {workers}, expected at least 0")
 
 
-def _folder_splits(
-    name: str, listing: Listing, image_size: int | None, workers: int | None, cache: Path
-) -> dict[str, Split]:
+def _folder_splits(name: str, listing: Listing, style: Style, workers: int | None, cache: Path) -> dict[str, Split]:
     """Small images in memory, large ones in their files."""
-    size = image_size or _usual_size(listing)
-    style = Style(size, listing.class_names, IMAGENET_MEAN, IMAGENET_STD)
+    size = style.image_size
     if size <= SMALL_SIZE and listing.count * 3 * size * size <= SMALL_BYTES:
         return _small(_decoded(name, listing, size, cache), style)
     workers = default_workers() if workers is None else workers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -14,7 +14,10 @@ from pliant.data.augment import Augment
 from pliant.data.batchwise import erase, mix
 from pliant.data.dice import Dice, new_generator
 
-__all__ = ["Share", "Split", "Style"]
+__all__ = ["Interpolation", "Share", "Split", "Style"]
+
+
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class Style:
         mean: of the three channels of pixels in [0, 1], over the training part.
         std: likewise.
         mirrors: whether a mirrored image still shows the same.
+        resize: length of the shorter side of a large image when its middle is cut out; none = 256/224 of the
+            image size, as in the evaluation of most published networks.
+        interpolation: how images are scaled.
     """
 
     image_size: int
@@ -34,6 +40,12 @@ class Style:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     mirrors: bool = True
+    resize: int | None = None
+    interpolation: Interpolation = "bilinear"
+
+    def side(self, augment: Augment | None) -> int:
+        """Height and width of the images in a batch."""
+        return self.image_size if augment is None else augment.crop or self.image_size
 
     def flips(self, augment: Augment) -> bool:
         """Whether images are mirrored at random."""
@@ -106,8 +118,8 @@ class Split(ABC):
             dtype: of the images.
 
         Yields:
-            Images `[batch, 3, image_size, image_size]`, normalised, and labels int64 `[batch]`; after mixup or
-            cutmix probabilities float32 `[batch, classes]`.
+            Images `[batch, 3, side, side]`, normalised, where side is the image size, or what `augment` crops to;
+            and labels int64 `[batch]`, after mixup or cutmix probabilities float32 `[batch, classes]`.
 
         Raises:
             ValueError: a number out of range, or an image that cannot be read.
@@ -138,7 +150,7 @@ class Split(ABC):
     def _pixels(
         self, shares: Sequence[Share], device: torch.device, augment: Augment | None, name: tuple[int, int]
     ) -> Iterator[Tensor]:
-        """Return for each share its images as bytes `[own images, 3, image_size, image_size]` on the device."""
+        """Return for each share its images as bytes `[own images, 3, side, side]` on the device."""
 
     def _order(self, augment: Augment | None, shuffle: bool, seed: int, epoch: int) -> Tensor:
         """Positions of the images of an epoch."""

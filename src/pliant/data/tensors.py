@@ -62,15 +62,15 @@ class TensorSplit(Split):
             batch = pixels.index_select(0, self._rows[share.rows].to(device, non_blocking=True))
             if augment is not None:
                 batch = self._vary(batch, augment, share)
-            yield self._scale(batch)
+            yield self._scale(batch, self.style.side(augment))
 
-    def _scale(self, batch: Tensor) -> Tensor:
-        size = self.style.image_size
+    def _scale(self, batch: Tensor, size: int) -> Tensor:
         if batch.shape[-1] == size:
             return batch
+        from torchvision.transforms import InterpolationMode
         from torchvision.transforms.v2 import functional
 
-        return functional.resize(batch, [size, size], antialias=True)
+        return functional.resize(batch, [size, size], InterpolationMode(self.style.interpolation), antialias=True)
 
     def _vary(self, batch: Tensor, augment: Augment, share: Share) -> Tensor:
         padding = batch.shape[-1] // 8 if augment.padding is None else augment.padding

@@ -19,16 +19,14 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from pliant.adapt import adapt_
-from pliant.checkpoint import save
 from pliant.core.adaptive import AdaptiveModule
 from pliant.create import ModelSource
 from pliant.data import load_data
-from pliant.extract import extract
 from pliant.train.callbacks import LAST, Reseed, RunFolder, WeightAverage
 from pliant.train.feed import TrainFeed, ValidationFeed
 from pliant.train.files import AtomicCheckpointIO, read_state, remove_leftovers, write_file
 from pliant.train.module import TrainingModule, TrainingStopped
+from pliant.train.network import build_network, save_network
 from pliant.train.objective import Objective
 from pliant.train.processes import Place, choose_place
 from pliant.train.progress import ProgressBar
@@ -98,6 +96,8 @@ def train(
         data = load_data(
             recipe.data.source,
             image_size=recipe.data.image_size,
+            resize=recipe.data.resize,
+            interpolation=recipe.data.interpolation,
             val_fraction=recipe.data.val_fraction,
             seed=recipe.seed,
         )
@@ -105,7 +105,7 @@ def train(
         _refuse_other_data(out, before["data"], _facts(data))
     torch.manual_seed(recipe.seed)
     source = ModelSource(name=recipe.model.name, num_classes=len(data.class_names), options=recipe.model.options)
-    model = _build_model(source, recipe, place)
+    model = build_network(source, recipe, place, fresh=before is None)
     checkpoint = out / LAST if before is not None else None
     module, rows = _fit(model, recipe, data, place, out, checkpoint, progress, log)
     # A copy leaves the compiler's work behind.
@@ -113,7 +113,7 @@ def train(
     # As `pliant.load` gives it.
     model = model.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     if place.rank == 0:
-        _save_network(model, source, recipe, data, out)
+        save_network(model, source, recipe, data, out)
     return RunResult(out, model, rows)
 
 
@@ -149,26 +149,6 @@ def _refuse_other_data(out: Path, before: Mapping[str, Any], now: Mapping[str, A
     changes = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in now if before[name] != now[name]]
     if changes:
         raise ValueError(f"cannot resume {out} with other data: {'; '.join(changes)}")
-
-
-def _build_model(source: ModelSource, recipe: Recipe, place: Place) -> nn.Module:
-    """Make the network.
-
-    One that is trained on its own starts from the weights that it would have in the adaptive network.
-    """
-    model = source.create(pretrained=recipe.model.pretrained)
-    if recipe.sync_batchnorm and place.world_size > 1:
-        if place.device.type != "cuda":
-            raise ValueError(f"Recipe.sync_batchnorm: works on CUDA devices only, not on {place.device.type}")
-        # Before the norms become skip-aware, which torch's conversion would undo.
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if recipe.adapt is not None:
-        model = adapt_(model, recipe.adapt.depth)
-        if recipe.only:
-            model = extract(model, recipe.only)
-    if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model.train()
 
 
 def _fit(
@@ -244,7 +224,6 @@ def _trainer(recipe: Recipe, place: Place, callbacks: list[L.Callback], *, valid
         check_val_every_n_epoch=recipe.validate_every,
         limit_val_batches=1.0 if validate else 0,
         num_sanity_val_steps=0,
-        gradient_clip_val=recipe.clip_norm if recipe.backward == "joint" else None,
         benchmark=on_cuda,
         use_distributed_sampler=False,
         callbacks=callbacks,
@@ -282,25 +261,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _save_network(model: nn.Module, source: ModelSource, recipe: Recipe, data: ImageData, out: Path) -> None:
-    plain = not isinstance(model, AdaptiveModule)
-    save(
-        model,
-        out,
-        only=recipe.only or None,
-        adapted_with=(recipe.adapt.depth,) if plain and recipe.adapt else None,
-        source=source,
-        info={
-            "data": data.name,
-            "source": recipe.data.source,
-            "class_names": list(data.class_names),
-            "image_size": data.image_size,
-            "mean": list(data.mean),
-            "std": list(data.std),
-            "val_fraction": recipe.data.val_fraction,
-            "epochs": recipe.epochs,
-            "seed": recipe.seed,
-        },
-    )

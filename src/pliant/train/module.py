@@ -98,10 +98,19 @@ class TrainingModule(L.LightningModule):
         optimizer.zero_grad()
         loss = self.objective.backward(*batch)
         self._average_gradients()
-        self.clip_gradients(optimizer.optimizer, self.recipe.clip_norm, "norm")
+        self._clip_gradients()
         optimizer.step()
         cast(LRScheduler, self.lr_schedulers()).step()
         return loss
+
+    def configure_gradient_clipping(self, optimizer: Any, *arguments: Any, **options: Any) -> None:
+        """Lightning's hook, for the joint backward."""
+        self._clip_gradients()
+
+    def _clip_gradients(self) -> None:
+        """Not by Lightning: in mixed precision it refuses fused optimizers, for a scaling that bf16 does not need."""
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.clip_norm)
 
     def _average_gradients(self) -> None:
         """Once, after all passes: DDP itself would send the gradients of every pass."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from torch import nn
 from torch.optim import SGD, AdamW, lr_scheduler
 from torch.optim import Optimizer as TorchOptimizer
@@ -9,20 +12,42 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from pliant.train.recipe import Optimizer, Schedule
 
+_EMBEDDING = re.compile(r"token$|^pos_embed|^position_embedding|^relative_position_bias")
+
 __all__ = ["build_optimizer", "build_schedule"]
 
 
 def build_optimizer(model: nn.Module, config: Optimizer) -> TorchOptimizer:
-    """Make the optimizer of all parameters that learn; those of one dimension (norms, biases) do not decay."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    """Make the optimizer of all parameters that learn; those that the config names do not decay."""
+    embeddings = _embeddings(model)
+    decaying: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            kind = "vectors" if parameter.ndim <= 1 else "embeddings" if name in embeddings else "weights"
+            (others if kind in config.no_decay else decaying).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": decaying, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
     if config.name == "adamw":
         return AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
     # Not fused: torch's fused SGD cannot take up parameters that get their first gradient later than others.
     return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+
+
+def _embeddings(model: nn.Module) -> set[str]:
+    """Names of the parameters that are looked up or added to tokens, as torchvision, timm and transformers call them.
+
+    timm's models name their own, in a method that its optimizers ask.
+    """
+    found = {name for name, _ in model.named_parameters() if _EMBEDDING.search(name.rpartition(".")[2])}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            found.add(f"{path}.weight")
+        if hasattr(module, "no_weight_decay"):
+            found |= {f"{path}.{name}".lstrip(".") for name in module.no_weight_decay()}  # type: ignore[operator]
+    return found
 
 
 def build_schedule(optimizer: TorchOptimizer, config: Schedule, *, epochs: int, steps_per_epoch: int) -> LRScheduler:
