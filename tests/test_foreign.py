@@ -235,7 +235,7 @@ def test_counts_of_batches_may_be_missing(mobilenet, tmp_path):
     [
         ("torchvision:resnet18", "weights.pth"),
         ("torchvision:efficientnet_b0", "weights.pt"),
-        ("torchvision:regnet_y_400mf", "weights.safetensors"),
+        ("torchvision:regnet_x_1_6gf", "weights.safetensors"),
         ("timm:resnet26d", "weights.safetensors"),
         ("timm:resnet26d", "resnet26d-69e92c46.pth"),
         ("timm:convnext_atto", "weights.bin"),
