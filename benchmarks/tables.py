@@ -29,7 +29,7 @@ def tables(path: Path) -> str:
         return f"`results/{path.name}` is not there: not measured yet."
     document = json.loads(path.read_text(encoding="utf-8"))
     if "runs" in document:
-        parts = [study(document["runs"])]
+        parts = [study(document["runs"], document.get("recipe"))]
     elif "structure" in document:
         parts = [structure(document["structure"])]
     else:
@@ -37,7 +37,7 @@ def tables(path: Path) -> str:
     return "\n\n".join([*parts, source(path, document["provenance"])])
 
 
-def study(runs: Mapping[str, Any]) -> str:
+def study(runs: Mapping[str, Any], recipe: str | None = None) -> str:
     """One line a sub-network, one column a training; networks trained on their own share a column."""
     alone = {name: run for name, run in runs.items() if len(run["subnets"]) == 1}
     together = {name: run for name, run in runs.items() if name not in alone}
@@ -52,7 +52,10 @@ def study(runs: Mapping[str, Any]) -> str:
     if len(how) == 1:
         said = how.pop()
     else:
-        said = "; ".join(f"{name}: seeds {', '.join(map(str, run['seeds']))}" for name, run in runs.items())
+        said = "; ".join(
+            f"{name}: seeds {', '.join(map(str, run['seeds']))}, {run['epochs']} epochs" for name, run in runs.items()
+        )
+    said = f"`{recipe}`; {said}" if recipe else said
     return f"{markdown(heads, lines)}\n\nTest accuracy in %, mean ± standard deviation over seeds ({said})."
 
 

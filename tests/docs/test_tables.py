@@ -48,13 +48,21 @@ def test_a_study_has_mean_and_spread_and_the_networks_trained_alone(script, tmp_
         "base": common | {"subnets": {"TT": subnet(0.02, 83.1)}},
         "adn": common | {"subnets": {"TT": subnet(0.02, 82.5), "FT": subnet(0.03, 82.8), "FF": subnet(0.04, 83.1)}},
     }
-    write(tmp_path, "some.json", {"study": "some", "runs": runs})
+    write(tmp_path, "some.json", {"study": "some", "recipe": "recipes/some.yaml", "runs": runs})
     text = script.page("<!-- results: some -->\nold\n<!-- end of results -->", tmp_path)
     assert "| TT | 0.0200 | 83.10 ± 0.25 | 82.50 ± 0.25 |" in text
     assert "| FT | 0.0300 | - | 82.80 ± 0.25 |" in text
-    assert "seeds 0, 1; 20 epochs" in text
+    assert "(`recipes/some.yaml`; seeds 0, 1; 20 epochs)" in text
     assert "a processor" in text
     assert "old" not in text
+
+
+def test_runs_of_unequal_length_say_how_long_each_was(script, tmp_path) -> None:
+    rows = {"TT": {"gmacs": 0.02, "test_acc1": 50.0}, "FF": {"gmacs": 0.04, "test_acc1": 90.0}}
+    runs = {name: {"seeds": [0], "epochs": epochs, "subnets": rows} for name, epochs in (("before", 20), ("after", 4))}
+    write(tmp_path, "some.json", {"study": "some", "runs": runs})
+    text = script.page("<!-- results: some -->\n<!-- end of results -->", tmp_path)
+    assert "(before: seeds 0, 20 epochs; after: seeds 0, 4 epochs)" in text
 
 
 def test_what_was_not_measured_is_said_to_be_missing(script, tmp_path) -> None:
