@@ -60,6 +60,12 @@ class AdaptiveModule(nn.Module):
         """The configs the model was adapted with."""
         return self._adaptation.configs
 
+    def _replicate_for_data_parallel(self) -> nn.Module:
+        raise ValueError(
+            f"torch.nn.DataParallel runs a {type(self).__name__} in several threads, which would share the choice of "
+            "the sub-network; use DistributedDataParallel, one process for each device"
+        )
+
     def forward(self, *args: Any, subnet: str | SubNet | None = None, features: bool = False, **kwargs: Any) -> Any:
         """Run one sub-network.
 

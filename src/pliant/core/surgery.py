@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import inspect
+import sys
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
-from typing import TypeVar
+from types import FunctionType
+from typing import Any, TypeVar
 
-from torch import nn
+from torch import fx, nn
+from torch.nn.utils import parametrize
 
-__all__ = ["demote", "mix_in", "refuse_shared", "remove_child", "replace", "shared_copy"]
+__all__ = ["demote", "identity_for", "mix_in", "refuse_unfit", "remove_child", "replace", "shared_copy", "takes"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -20,6 +24,18 @@ def replace(root: nn.Module, path: str, module: nn.Module) -> None:
     setattr(root.get_submodule(parent), name, module)
 
 
+def takes(module: nn.Module) -> list[str]:
+    """Return the names of what the forward of `module` takes; `*args` and `**kwargs` are not among them."""
+    return [p.name for p in _parameters(module.forward) if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except ValueError:  # it is not written in Python
+        return []
+
+
 def remove_child(root: nn.Module, path: str) -> None:
     """Take a child out of its `nn.Sequential` or `nn.ModuleList`; those behind it take over the names before them.
 
@@ -28,7 +44,7 @@ def remove_child(root: nn.Module, path: str) -> None:
     parent, _, name = path.rpartition(".")
     container = root.get_submodule(parent)
     if not isinstance(container, nn.Sequential | nn.ModuleList):
-        replace(root, path, nn.Identity())
+        replace(root, path, identity_for(container.get_submodule(name)))
         return
     # Not `del container[i]`: that renames to 0, 1, ..., which loses names such as `encoder_layer_3`.
     names = list(container._modules)
@@ -37,11 +53,49 @@ def remove_child(root: nn.Module, path: str) -> None:
     container._modules.update(zip(names, kept, strict=False))
 
 
+def identity_for(block: nn.Module) -> nn.Module:
+    """Return a module of torch's own that takes what `block` takes and gives back the first of it."""
+    parameters = _parameters(block.forward)
+    if len(parameters) <= 1:
+        return nn.Identity()
+    # An nn.Identity takes one argument; callers of this block may pass a mask, say, too.
+    graph, stars = fx.Graph(), {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    inputs = [
+        graph.placeholder(f"{stars[p.kind]}{p.name}")
+        if p.kind in stars
+        else graph.placeholder(p.name, default_value=inspect.Signature.empty if number == 0 else None)
+        for number, p in enumerate(parameters)
+    ]
+    graph.output(inputs[0])
+    return fx.GraphModule(nn.Module(), graph, class_name="Identity")
+
+
 @cache
-def _mixed(mixin: type, base: type, prefix: str) -> type:
+def _mixed(mixin: type[nn.Module], base: type[nn.Module], prefix: str) -> type:
     """One class for every (mixin, base), so that two instances mixed alike have the same type."""
     # A mixin without slots of its own leaves the instance's layout as it is, which is what allows the swap.
-    return type(prefix + base.__name__, (mixin, base), {"__module__": base.__module__, "__doc__": base.__doc__})
+    namespace: dict[str, object] = {"__module__": base.__module__, "__doc__": base.__doc__}
+    if "forward" in vars(mixin):
+        namespace["forward"] = _forward(mixin, base)
+    return type(prefix + base.__name__, (mixin, base), namespace)
+
+
+def _forward(mixin: type[nn.Module], base: type[nn.Module]) -> FunctionType:
+    """Return the mixin's forward with the signature of the base's, and what the mixin adds to it by keyword.
+
+    Libraries look at the signature to find out which inputs a network takes.
+    """
+    own = mixin.forward
+    assert isinstance(own, FunctionType)
+    forward = FunctionType(own.__code__, own.__globals__, own.__name__, own.__defaults__, own.__closure__)
+    forward.__kwdefaults__, forward.__doc__ = own.__kwdefaults__, own.__doc__
+    of_base = [parameter for parameter in _parameters(base.forward) if parameter.kind is not parameter.VAR_KEYWORD]
+    if of_base:
+        added = [parameter for parameter in _parameters(own) if parameter.kind is parameter.KEYWORD_ONLY]
+        signature = inspect.signature(base.forward)
+        rest = list(signature.parameters.values())[len(of_base) :]
+        vars(forward)["__signature__"] = signature.replace(parameters=[*of_base, *added, *rest])
+    return forward
 
 
 def mix_in(module: nn.Module, mixin: type[nn.Module], prefix: str, **state: object) -> None:
@@ -58,27 +112,77 @@ def mix_in(module: nn.Module, mixin: type[nn.Module], prefix: str, **state: obje
 
 
 def demote(module: nn.Module, mixin: type[nn.Module]) -> None:
-    """Undo `mix_in`, the attributes included."""
-    order = type(module).__mro__
-    assert order[1] is mixin, f"{order[0].__name__} was not made by mixing in {mixin.__name__}"
-    module.__class__ = order[2]
+    """Undo `mix_in`, the attributes included.
+
+    Raises:
+        ValueError: a library has changed the class since, in a way that cannot be kept.
+    """
+    outermost = mixed = type(module)
+    if parametrize.is_parametrized(module) and outermost.__mro__[1] is not mixin:
+        # torch.nn.utils.parametrize has put a class in front, which holds what computes the tensors.
+        mixed = outermost.__bases__[0]
+    if mixed.__mro__[1] is not mixin:
+        raise ValueError(
+            f"the class of a {outermost.__name__} was changed by another library after pliant.adapt_, so that its "
+            "plain class cannot be given back; extract sub-networks before that"
+        )
+    plain: Any = mixed.__mro__[2]
+    if mixed is not outermost:
+        kept = {name: value for name, value in vars(outermost).items() if name not in ("__dict__", "__weakref__")}
+        plain = type(f"Parametrized{plain.__name__}", (plain,), kept)
+    module.__class__ = plain
     for name in mixin.__annotations__:
         vars(module).pop(name, None)
 
 
 def shared_copy(module: ModuleT) -> ModuleT:
-    """Copy a module tree whose parameters and buffers stay the same tensors."""
+    """Copy a module tree whose parameters and buffers stay the same tensors.
+
+    Raises:
+        ValueError: the tensors are parts that FSDP keeps in several processes.
+    """
+    if any(_sharded(part) for part in module.modules()):
+        raise ValueError(
+            f"this {type(module).__name__} is sharded by fully_shard, which allows no copy of it: take its full state "
+            "dict, and extract from a model that has loaded it"
+        )
     tensors = [*module.parameters(), *module.buffers()]
     return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
 
-def refuse_shared(root: nn.Module, paths: Iterable[str]) -> None:
-    """Refuse blocks or norms that the model uses in more than one place.
+def _sharded(module: nn.Module) -> bool:
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # who has not imported it has sharded nothing
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
+
+
+def refuse_unfit(root: nn.Module, paths: Iterable[str], reserved: Collection[str] = ()) -> None:
+    """Refuse what could not be changed without harm.
+
+    Args:
+        root: the model.
+        paths: the modules that are to be changed.
+        reserved: names of arguments that the model's forward is to take.
 
     Raises:
-        ValueError: names two paths of one module, or two parameters that are one tensor.
+        ValueError: says what, and where.
     """
-    changed = set(paths)
+    changed = dict.fromkeys(paths)
+    for name in takes(root):
+        if name in reserved:
+            raise ValueError(f"the forward of this {type(root).__name__} has an argument {name!r} already; rename it")
+    if any(_sharded(module) for module in root.modules()):
+        raise ValueError(f"this {type(root).__name__} is sharded by fully_shard; adapt it first, then shard it")
+    for path in ["", *changed]:
+        if parametrize.is_parametrized(root.get_submodule(path)):
+            raise ValueError(
+                f"{path or type(root).__name__!r} is parametrized, and removing that later would undo the adaptation; "
+                "adapt first, then parametrize"
+            )
+    _refuse_shared(root, changed)
+
+
+def _refuse_shared(root: nn.Module, changed: Collection[str]) -> None:
+    """Refuse blocks or norms that the model uses in more than one place, or parameters of theirs."""
     seen_modules: dict[int, str] = {}
     for path, module in root.named_modules(remove_duplicate=False):
         first = seen_modules.setdefault(id(module), path)
@@ -89,3 +193,6 @@ def refuse_shared(root: nn.Module, paths: Iterable[str]) -> None:
         first = seen_tensors.setdefault(id(parameter), path)
         if first != path and any(name.startswith(f"{root_}.") for name in (first, path) for root_ in changed):
             raise ValueError(f"{first!r} and {path!r} are tied weights: a tied block cannot be made skippable")
+
+
+refuse_shared = refuse_unfit
