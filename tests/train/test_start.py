@@ -44,6 +44,19 @@ def test_both_norm_sets_start_from_the_plain_weights(
         assert torch.equal(after[name], before[name.replace(".skip.", ".")]), name
 
 
+def test_a_file_of_weights_will_do(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    """Of the network that the recipe names: it need not be found out."""
+    before = create_model("timm:resnet18", num_classes=3)
+    torch.save(before.state_dict(), tmp_path / "weights.pth")
+    recipe = tiny(model=model(tmp_path / "weights.pth", "timm:resnet18"), **STANDING)
+    after = train(recipe, data=images, out=tmp_path / "run", log=None).model.state_dict()
+    for name in ("conv1.weight", "layer2.0.bn1.skip.weight", "fc.bias"):
+        assert torch.equal(after[name], before.state_dict()[name.replace(".skip.", ".")]), name
+    other = tiny(model=model(tmp_path / "weights.pth", "timm:resnet26"), **STANDING)
+    with pytest.raises(CheckpointError, match=r"weights\.pth does not fit timm:resnet26: layer1\.0\.conv3\.weight"):
+        train(other, data=images, out=tmp_path / "other", log=None)
+
+
 def test_one_sub_network_alone_starts_from_its_part(tiny: Tiny, images: ImageData, plain: Path, tmp_path: Path) -> None:
     recipe = tiny(model=model(plain), only="TTT", **STANDING)
     after = train(recipe, data=images, out=tmp_path / "run", log=None).model.state_dict()

@@ -37,7 +37,7 @@ def build_network(source: ModelSource, recipe: Recipe, place: Place, *, fresh: b
     if recipe.adapt is not None:
         model = adapt_(model, recipe.adapt.depth)
     if recipe.model.start_from is not None and fresh:
-        start_from_(model, recipe.model.start_from)
+        start_from_(model, recipe.model.start_from, source)
     if recipe.only:
         model = extract(model, recipe.only)
     if recipe.channels_last:
@@ -45,7 +45,7 @@ def build_network(source: ModelSource, recipe: Recipe, place: Place, *, fresh: b
     return model.train()
 
 
-def start_from_(model: nn.Module, path: str) -> None:
+def start_from_(model: nn.Module, path: str, source: ModelSource) -> None:
     """Give a network the weights of one that was trained before, in place.
 
     A plain network's weights start both sets of the skip-aware norms; an adapted network's start each its own.
@@ -53,11 +53,12 @@ def start_from_(model: nn.Module, path: str) -> None:
     Args:
         model: the network to train, adapted or plain.
         path: a run folder, or any file that `pliant.load` takes.
+        source: how the network was made; which network a file is of need not be guessed then.
 
     Raises:
         CheckpointError: it cannot be loaded, or is of another architecture; names the first three keys.
     """
-    before = load(path)
+    before = load(path, model=source if Path(path).is_file() else None)
     expected = model
     if isinstance(model, AdaptiveModule) and not isinstance(before, AdaptiveModule):
         expected = extract(model, "largest", share=True)
