@@ -3,7 +3,7 @@
     python benchmarks/evidence.py cifar10 --data PATH [--seeds 0 1] [--runs super base adn adn-sum] [--threads 2]
     python benchmarks/evidence.py cifar10-finetune --data PATH
     python benchmarks/evidence.py cifar10 --summary
-    python benchmarks/evidence.py cifar10-vit --data digits --epochs 1 --seeds 0 --out /tmp/try
+    python benchmarks/evidence.py cifar10-vit --data digits --epochs 1 --seeds 0 --out runs/try
 
 Each run is one recipe of recipes/ with one plan (or one sub-network on its own), trained, then measured on the test
 images, all sub-networks. Every sub-network of every run has the same recipe, images and number of epochs. A run is
