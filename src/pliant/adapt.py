@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import warnings
+from typing import Any, TypeVar
 
 from torch import nn
 
 from pliant import readers
 from pliant.core.adaptive import Adaptation, AdaptiveModule, StageEnd
+from pliant.core.anatomy import Anatomy
 from pliant.core.config import Config
-from pliant.core.surgery import refuse_shared
+from pliant.core.surgery import refuse_unfit
 from pliant.core.switch import Switch
 from pliant.depth import transform as depth
 from pliant.depth.config import Depth
 
-__all__ = ["adapt_"]
+__all__ = ["adapt_", "adapt_as_"]
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
-def adapt_(model: ModelT, *configs: Config) -> ModelT:
+def adapt_(model: ModelT, *configs: Config, example: Any = None) -> ModelT:
     """Give a model sub-networks, in place; its class, keys and full network stay what they were.
 
     The model becomes an `AdaptiveModule` too: `model(x, subnet="TTFF")`, `model.subnets`.
 
     Args:
-        model: a model that one of the readers knows, or one that describes itself with `anatomy()`.
+        model: a model that one of the readers knows, one that describes itself with `anatomy()`, or any
+            other together with an example.
         *configs: one for each way of being adaptive, such as `pliant.Depth()`.
+        example: one input of the model: a tensor, a tuple of arguments or a dictionary of keyword arguments. A
+            model that no reader knows is run on it once, to find its residual blocks.
 
     Returns:
         The same model.
@@ -35,22 +40,59 @@ def adapt_(model: ModelT, *configs: Config) -> ModelT:
         ValueError: the model is not supported or already adapted, or a config does not fit it. The
             model is then unchanged.
     """
-    if isinstance(model, AdaptiveModule):
-        raise ValueError(f"this {type(model).__name__} is adapted already, with {_names(model.configs)}")
-    if len(configs) != 1 or not isinstance(configs[0], Depth):
-        raise ValueError(f"adapt_: got {_names(configs) or 'no config'}, expected one of: pliant.Depth(...)")
-    config = configs[0]
-    anatomy = depth.grouped(readers.read(model), config)
+    _refuse_adapted(model)
+    _the_one(configs)
+    adapt_as_(model, readers.read(model, example), *configs)
+    _say_what_cannot_skip(model)
+    return model
+
+
+def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config) -> ModelT:
+    """Do as `adapt_`, with a model whose parts are known, and without a word.
+
+    Raises:
+        ValueError: as `adapt_`.
+    """
+    _refuse_adapted(model)
+    config = _the_one(configs)
+    anatomy = depth.grouped(anatomy, config)
     # Everything that can be refused is refused before the first change.
     switch = Switch(depth.subnet_space(anatomy, config))
-    refuse_shared(model, depth.changed_paths(anatomy, config))
+    ends = [stage.blocks[-1].path for stage in anatomy.stages]
+    refuse_unfit(model, [*depth.changed_paths(anatomy, config), *ends], reserved=("subnet", "features"))
 
     depth.adapt_(model, anatomy, config, switch)
-    for stage in anatomy.stages:
-        StageEnd.make_(model.get_submodule(stage.blocks[-1].path), switch, stage.channel_dim)
+    for stage, end in zip(anatomy.stages, ends, strict=True):
+        StageEnd.make_(model.get_submodule(end), switch, stage.channel_dim)
     AdaptiveModule.make_(model, Adaptation(anatomy=anatomy, configs=configs, switch=switch))
     return model
 
 
+def _refuse_adapted(model: nn.Module) -> None:
+    if isinstance(model, AdaptiveModule):
+        raise ValueError(f"this {type(model).__name__} is adapted already, with {_names(model.configs)}")
+
+
+def _the_one(configs: tuple[Config, ...]) -> Depth:
+    if len(configs) != 1 or not isinstance(configs[0], Depth):
+        raise ValueError(f"adapt_: got {_names(configs) or 'no config'}, expected one of: pliant.Depth(...)")
+    return configs[0]
+
+
 def _names(configs: tuple[Config, ...]) -> str:
     return ", ".join(map(repr, configs))
+
+
+def _say_what_cannot_skip(model: nn.Module) -> None:
+    """Warn of stages of one block, unless somebody said how many blocks are mandatory."""
+    assert isinstance(model, AdaptiveModule)
+    if any(isinstance(config, Depth) and config.mandatory is not None for config in model.configs):
+        return
+    single = [
+        f"{number} ({stage.blocks[0].path})"
+        for number, stage in enumerate(model.anatomy.stages, start=1)
+        if len(stage.blocks) == 1
+    ]
+    if single:
+        which = f"stages {', '.join(single)} have" if len(single) > 1 else f"stage {single[0]} has"
+        warnings.warn(f"{which} one block, and nothing to skip; the others go on", stacklevel=3)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 import pliant
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* one block, and nothing to skip")
+
 
 def same_tensors(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return list(one) == list(other) and all(torch.equal(one[key], other[key]) for key in one)

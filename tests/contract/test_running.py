@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -11,6 +12,8 @@ import pliant
 from pliant.core.inputs import logits_of
 from pliant.measure.macs import count_macs
 from pliant.measure.operators import count_operators
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* one block, and nothing to skip")
 
 
 @torch.no_grad()

@@ -10,6 +10,8 @@ from torch import nn
 
 import pliant
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* one block, and nothing to skip")
+
 
 def freeze_randomness(model: nn.Module) -> None:
     """Keep everything: what a network drops at random would differ between two passes that are to be equal."""

@@ -114,7 +114,7 @@ def test_what_is_no_config_is_refused():
 
 
 def test_an_unsupported_network_is_refused_and_what_is_supported_is_said():
-    with pytest.raises(ValueError, match=r"Sequential has no residual stages.*supported: ResNet, ResNeXt"):
+    with pytest.raises(ValueError, match=r"Sequential has no residual stages.*supported: ResNets.*pass example="):
         pliant.adapt_(nn.Sequential(nn.Linear(3, 3)), pliant.Depth())
     with pytest.raises(ValueError, match=r"AlexNet.*supported"):
         pliant.adapt_(pliant.create_model("torchvision:alexnet"), pliant.Depth())

@@ -11,6 +11,8 @@ from torch import nn
 import pliant
 from pliant import readers
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* one block, and nothing to skip")
+
 # Blocks of each stage, and how many of them the base-net skips. Columns count as one stage until they are grouped.
 STAGES = {
     "resnet18d": ((2, 2, 2, 2), (1, 1, 1, 1)),

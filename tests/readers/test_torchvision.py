@@ -11,6 +11,8 @@ from torch import nn
 import pliant
 from pliant import readers
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* one block, and nothing to skip")
+
 # Blocks of each stage, and how many of them the base-net skips. Columns count as one stage until they are grouped.
 STAGES = {
     "resnet18": ((2, 2, 2, 2), (1, 1, 1, 1)),
@@ -113,7 +115,10 @@ def test_norms_of_vit_are_those_of_mandatory_blocks_and_not_the_last_one():
 
 
 def test_a_stage_of_one_block_skips_nothing_and_the_others_do():
-    model = pliant.adapt_(create("regnet_y_400mf"), pliant.Depth())
+    with pytest.warns(
+        UserWarning, match=r"stage 1 \(trunk_output.block1.block1-0\) has one block, and nothing to skip"
+    ):
+        model = pliant.adapt_(create("regnet_y_400mf"), pliant.Depth())
     assert str(model.space.smallest) == "FTTT"
     with pytest.raises(ValueError, match="stage 1 has nothing to skip"):
         model.space.parse("TTTT")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 __all__ = ["Anatomy", "Block", "SelfDescribing", "Stage"]
 
@@ -20,6 +22,8 @@ class Block:
         stochastic_depth: paths of the modules that drop the residual branch at random in training.
         outputs: how many values the block returns; the residual stream is the first of them, and a skipped
             block returns None for the others.
+        keeps_place: the network counts on the block being in its place, for instance by an index: where it
+            is taken out, an identity takes its place.
     """
 
     path: str
@@ -27,6 +31,7 @@ class Block:
     keeps_shape: bool
     stochastic_depth: tuple[str, ...] = ()
     outputs: int = 1
+    keeps_place: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +66,7 @@ class Anatomy:
         num_classes: outputs of the classifier; 0 where the model has none.
         columnar: the model is one column of equal blocks, as a ViT is: one stage, which a wing may
             divide into groups.
+        traced: it was read from an example, so that the model alone does not tell it again.
     """
 
     family: str
@@ -68,6 +74,36 @@ class Anatomy:
     head: str
     num_classes: int
     columnar: bool = False
+    traced: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dictionaries, lists, texts and numbers; `from_dict` reads them."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build from what `to_dict` gave, also after it went through JSON.
+
+        Raises:
+            ValueError: it is not such a dictionary.
+        """
+        try:
+            stages = tuple(
+                Stage(
+                    **{name: _frozen(value) for name, value in stage.items() if name != "blocks"},
+                    blocks=tuple(
+                        Block(**{name: _frozen(value) for name, value in block.items()}) for block in stage["blocks"]
+                    ),
+                )
+                for stage in data["stages"]
+            )
+            return cls(**{name: value for name, value in data.items() if name != "stages"}, stages=stages)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not an anatomy: {error}") from None
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 @runtime_checkable

@@ -34,7 +34,9 @@ class Switch:
         self._log = PassLog(self._largest)
         # Text to flags, filled once: a dictionary look-up is all that switching costs, and all that a
         # compiler has to guard on.
-        self._known = {str(subnet): subnet.depth for subnet in space}
+        self._known = {name: space.parse(name).depth for subnet in space for name in (str(subnet), f"depth={subnet}")}
+        self._known |= {"largest": self._largest, "smallest": space.smallest.depth}
+        self._all = frozenset(subnet.depth for subnet in space)
 
     def skips(self, stage: int) -> bool:
         """Whether `stage` skips its skippable sub-path in the pass that is running."""
@@ -61,7 +63,8 @@ class Switch:
                 )
             dims = stage_output.dim()
             positions = [dim for dim in range(1, dims) if dim != channel_dim % dims]
-            self._features.append(stage_output.mean(positions))
+            # Features of a table, [batch, channels], have one position; a mean over none would be one over all.
+            self._features.append(stage_output.mean(positions) if positions else stage_output)
 
     @contextmanager
     def running(self, subnet: str | SubNet | None, features: list[Tensor] | None) -> Iterator[None]:
@@ -85,7 +88,7 @@ class Switch:
         """Flags while no pass is running."""
         if not torch.compiler.is_compiling():
             return self._log.current()
-        # Code compiled for one sub-network would be used to compute the blocks of another one again.
+        # Not a constant of compiled code, which is used again where the answer is another.
         return self._ask_the_log() if torch.is_grad_enabled() else self._largest
 
     @_disable_dynamo
@@ -95,6 +98,9 @@ class Switch:
     def _flags(self, subnet: str | SubNet | None) -> tuple[bool, ...]:
         if subnet is None:
             return self._largest
-        if isinstance(subnet, str) and subnet in self._known:
-            return self._known[subnet]
+        if isinstance(subnet, str):
+            if subnet in self._known:
+                return self._known[subnet]
+        elif subnet.depth in self._all:
+            return subnet.depth
         return self.space.parse(subnet).depth

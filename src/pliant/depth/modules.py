@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pliant.core.surgery import demote, mix_in
 from pliant.core.switch import Switch
 
-__all__ = ["SkipAwareNorm", "SkippableBlock", "SuperNetStochasticDepth"]
+__all__ = ["NormsCalled", "SkipAwareNorm", "SkippableBlock", "SuperNetStochasticDepth"]
 
 
 class SkippableBlock(nn.Module):
@@ -59,6 +59,28 @@ class SuperNetStochasticDepth(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Drop the residual branch `x` at random, or never."""
         return super().forward(x) if self._switch.at_largest else x
+
+
+class NormsCalled(nn.Module):
+    """Keeps torch's own transformer layers from computing with the weights of their norms without calling them.
+
+    They do so in eval mode, on a faster path; there a second set of the norm would never be used.
+    """
+
+    @staticmethod
+    def make_(layer: nn.TransformerEncoderLayer) -> None:
+        """Let `layer` call its norms always, in place."""
+        mix_in(layer, NormsCalled, "NormsCalled")
+
+    @staticmethod
+    def unmake_(layer: nn.TransformerEncoderLayer) -> None:
+        """Undo `make_`."""
+        demote(layer, NormsCalled)
+
+    @property
+    def activation_relu_or_gelu(self) -> int:
+        """The number of an activation that the faster path does not know."""
+        return 0
 
 
 class SkipAwareNorm(nn.Module):

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from pliant.core.anatomy import Anatomy, Stage
+from pliant.core.anatomy import Anatomy, Block, Stage
 from pliant.core.subnet import SubNet, SubNetSpace
-from pliant.core.surgery import remove_child, replace
+from pliant.core.surgery import identity_for, remove_child, replace
 from pliant.core.switch import Switch
 from pliant.depth.config import Depth
-from pliant.depth.modules import SkipAwareNorm, SkippableBlock, SuperNetStochasticDepth
+from pliant.depth.modules import NormsCalled, SkipAwareNorm, SkippableBlock, SuperNetStochasticDepth
 
 __all__ = ["adapt_", "bake_", "changed_paths", "grouped", "mandatory_blocks", "subnet_space"]
 
@@ -32,15 +32,14 @@ def grouped(anatomy: Anatomy, config: Depth) -> Anatomy:
                 "own; groups are for columnar networks such as ViT"
             )
         return anatomy
-    (column,) = anatomy.stages
-    length = len(column.blocks)
+    column = anatomy.stages[0]
+    blocks = tuple(block for stage in anatomy.stages for block in stage.blocks)  # it may be in groups already
+    length = len(blocks)
     groups = config.groups or max(1, min(4, length // 2))
     if groups > length:
         raise ValueError(f"Depth.groups: got {groups}, but this {anatomy.family} has {length} blocks")
     bounds = [math.ceil(length * index / groups) for index in range(groups + 1)]
-    stages = tuple(
-        dataclasses.replace(column, blocks=column.blocks[first:last]) for first, last in itertools.pairwise(bounds)
-    )
+    stages = tuple(dataclasses.replace(column, blocks=blocks[first:last]) for first, last in itertools.pairwise(bounds))
     return dataclasses.replace(anatomy, stages=stages)
 
 
@@ -101,6 +100,11 @@ def _stochastic_depth(anatomy: Anatomy) -> list[str]:
     return [path for stage in anatomy.stages for block in stage.blocks for path in block.stochastic_depth]
 
 
+def _fast_layers(model: nn.Module, block: Block) -> list[nn.TransformerEncoderLayer]:
+    modules = model.get_submodule(block.path).modules()
+    return [module for module in modules if isinstance(module, nn.TransformerEncoderLayer)]
+
+
 def changed_paths(anatomy: Anatomy, config: Depth) -> list[str]:
     """Paths of all modules that `adapt_` will change."""
     paths = _stochastic_depth(anatomy)
@@ -120,22 +124,31 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Depth, switch: Switch) ->
         if config.skip_aware_norms:
             for path in _norms(stage, count):
                 SkipAwareNorm.make_(model.get_submodule(path), switch, index)
+            for block in stage.blocks[:count]:
+                for layer in _fast_layers(model, block):
+                    NormsCalled.make_(layer)
 
 
 def bake_(model: nn.Module, anatomy: Anatomy, config: Depth, subnet: SubNet) -> None:
     """Leave in `model` only what `subnet` runs, as plain modules, in place."""
     for path in _stochastic_depth(anatomy):
         SuperNetStochasticDepth.unmake_(model.get_submodule(path))
-    skipped: list[str] = []
+    skipped: list[Block] = []
     for index, stage, count in _split(anatomy, config):
         if config.skip_aware_norms:
+            for block in stage.blocks[:count]:
+                for layer in _fast_layers(model, block):
+                    NormsCalled.unmake_(layer)
             for path in _norms(stage, count):
                 norm = model.get_submodule(path)
                 assert isinstance(norm, SkipAwareNorm)
                 replace(model, path, norm.bake(skips=subnet.depth[index]))
         for block in stage.blocks[count:]:
             SkippableBlock.unmake_(model.get_submodule(block.path))
-            skipped += [block.path] if subnet.depth[index] else []
+            skipped += [block] if subnet.depth[index] else []
     # From the last one on: blocks behind a removed one may change their names.
-    for path in reversed(skipped):
-        remove_child(model, path)
+    for block in reversed(skipped):
+        if block.keeps_place:
+            replace(model, block.path, identity_for(model.get_submodule(block.path)))
+        else:
+            remove_child(model, block.path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from pliant.core.anatomy import Anatomy, SelfDescribing
@@ -10,15 +12,21 @@ __all__ = ["read", "settle_"]
 
 SUPPORTED = (
     "ResNets, MobileNets, EfficientNets, RegNets, ConvNeXts, MaxViTs, ViTs and Swins of torchvision, timm and "
-    "transformers, and the other families of docs/support.md; the networks of pliant; any with an anatomy() method"
+    "transformers, and the other families of docs/support.md; the networks of pliant; any with an anatomy() method; "
+    "and your own: pass example=, one input of the model"
 )
 
 
-def read(model: nn.Module) -> Anatomy:
+def read(model: nn.Module, example: Any = None) -> Anatomy:
     """Return the anatomy of a model.
 
+    Args:
+        model: any network.
+        example: one input of it; a model that no reader knows is run on it.
+
     Raises:
-        ValueError: no reader knows the model; says which are supported.
+        ValueError: no reader knows the model, and there is no example, or no residual block was found with it; says
+            which are supported, or what was looked at.
     """
     if isinstance(model, SelfDescribing):
         return model.anatomy()
@@ -36,6 +44,10 @@ def read(model: nn.Module) -> Anatomy:
         from pliant.readers import transformers
 
         anatomy = transformers.read(model)
+    if anatomy is None and example is not None:
+        from pliant.readers import traced
+
+        anatomy = traced.read(model, example)
     if anatomy is None:
         raise ValueError(
             f"{type(model).__module__}.{type(model).__name__} has no residual stages that pliant can read; "

@@ -1,0 +1,152 @@
+"""What every module of a network took and gave in one example forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Call", "arguments_of", "record", "tensors_in", "undisturbed"]
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of one module.
+
+    Attributes:
+        path: the module's path in the network.
+        module: the module.
+        parent: the call that it happened in; none for the network itself.
+        args: its positional arguments; the first one of a block is the residual stream.
+        kwargs: its keyword arguments.
+        output: what it returned.
+    """
+
+    path: str
+    module: nn.Module
+    parent: Call | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any = field(default=None)
+
+    @property
+    def stream(self) -> Tensor | None:
+        """The residual stream that came in; none where the first argument is no floating point tensor."""
+        return _floating(self.args[0]) if self.args else None
+
+    @property
+    def result(self) -> Tensor | None:
+        """The residual stream that went out: the output, or the first of several."""
+        several = type(self.output) in (tuple, list) and len(self.output) > 1
+        return _floating(self.output[0] if several else self.output)
+
+    @property
+    def outputs(self) -> int:
+        """How many values were returned."""
+        return len(self.output) if type(self.output) in (tuple, list) else 1
+
+    @property
+    def kind(self) -> type[nn.Module]:
+        """The class of the module."""
+        return type(self.module)
+
+    def within(self, other: Call) -> bool:
+        """Whether this call happened in another one."""
+        parent = self.parent
+        while parent is not None and parent is not other:
+            parent = parent.parent
+        return parent is other
+
+
+def _floating(value: Any) -> Tensor | None:
+    return value if isinstance(value, Tensor) and value.is_floating_point() else None
+
+
+def arguments_of(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and keyword arguments that an example stands for.
+
+    Raises:
+        ValueError: neither a tensor, a tuple of arguments nor a dictionary of keyword arguments.
+    """
+    if isinstance(example, Tensor):
+        return (example.clone(),), {}
+    if isinstance(example, Mapping):
+        return (), {name: _fresh(value) for name, value in example.items()}
+    if isinstance(example, tuple | list):
+        return tuple(map(_fresh, example)), {}
+    raise ValueError(
+        f"example: got a {type(example).__name__}, expected one input of the model: a tensor, a tuple of "
+        "arguments or a dictionary of keyword arguments"
+    )
+
+
+def _fresh(value: Any) -> Any:
+    """A network may change its input in place; the example is needed again."""
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Let a network be run in eval mode, and leave no trace of it: training flags, buffers and random numbers."""
+    training = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            yield
+            for buffer, before in buffers:
+                buffer.copy_(before)
+    finally:
+        for module, was_training in training.items():
+            module.training = was_training
+
+
+def record(model: nn.Module, example: Any) -> tuple[list[Call], Any]:
+    """Run a network once; return all calls in the order in which they began, and the output.
+
+    Raises:
+        ValueError: the network fails on the example.
+    """
+    args, kwargs = arguments_of(example)
+    paths = {module: path for path, module in model.named_modules()}
+    calls: list[Call] = []
+    stack: list[Call | None] = [None]
+
+    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = Call(paths[module], module, stack[-1], args, kwargs)
+        calls.append(call)
+        stack.append(call)
+
+    def end(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        call = stack.pop()
+        assert call is not None and call.module is module
+        call.output = output
+
+    hooks = [module.register_forward_pre_hook(begin, with_kwargs=True) for module in paths]
+    hooks += [module.register_forward_hook(end, with_kwargs=True) for module in paths]
+    try:
+        output = model(*args, **kwargs)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [""]
+        raise ValueError(
+            f"example: this {type(model).__name__} fails on it with {type(error).__name__}: {reason[0]}"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls, output
+
+
+def tensors_in(output: Any) -> list[Tensor]:
+    """Return all tensors in what a network returned, however it is wrapped."""
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, tuple | list):
+        return [tensor for part in output for tensor in tensors_in(part)]
+    return []
