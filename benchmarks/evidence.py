@@ -50,7 +50,7 @@ STUDIES = {
     "cifar10-mobilenetv2": "recipes/cifar10_mobilenetv2.yaml",
     "cifar10-finetune": "recipes/finetune_cifar10_resnet20.yaml",
 }
-RECALIBRATION_IMAGES = 12_800
+RECALIBRATION_IMAGES = 5_120
 # Networks trained on their own, by the sub-network that they are.
 ALONE = {"super": "largest", "base": "smallest"}
 # Networks with all sub-networks, by their plan.
@@ -123,16 +123,17 @@ def run(study: str, name: str, seed: int, data: ImageData, place: Place) -> None
         if name == "before":
             assert recipe.adapt is not None
             adapted = adapt_(started.model, recipe.adapt.depth)
-            document = {"run": name, "recipe": plain.to_dict(), **figures(adapted, started.rows, "", data)}
+            document = {"run": name, "recipe": plain.to_dict(), **figures(adapted, started.rows, plain, data)}
             write_result(result, document)
             return
     trained = train(recipe, data=data, out=place.folder(study, name, seed), resume=True, progress=False)
-    document = {"run": name, "recipe": recipe.to_dict(), **figures(trained.model, trained.rows, recipe.only, data)}
+    document = {"run": name, "recipe": recipe.to_dict(), **figures(trained.model, trained.rows, recipe, data)}
     write_result(result, document)
 
 
-def figures(model: nn.Module, epochs: list[Row], only: str, data: ImageData) -> dict[str, Any]:
+def figures(model: nn.Module, epochs: list[Row], recipe: Recipe, data: ImageData) -> dict[str, Any]:
     """Accuracy of every sub-network on validation and on test images, and what the training took."""
+    only = "" if isinstance(model, AdaptiveModule) else recipe.only
     # A network that was trained has its own statistics, and one without batch norms has none at all.
     has_statistics = not only and any(isinstance(module, _BatchNorm) for module in model.modules())
     recalibration = min(RECALIBRATION_IMAGES, len(data.train)) if has_statistics else 0
@@ -148,6 +149,7 @@ def figures(model: nn.Module, epochs: list[Row], only: str, data: ImageData) -> 
                 latency=False,
                 memory=False,
                 recalibrate=images,
+                augment=recipe.data.augment,
                 name=only or type(model).__name__,
             )
             for row in table.rows:
