@@ -193,6 +193,3 @@ def _refuse_shared(root: nn.Module, changed: Collection[str]) -> None:
         first = seen_tensors.setdefault(id(parameter), path)
         if first != path and any(name.startswith(f"{root_}.") for name in (first, path) for root_ in changed):
             raise ValueError(f"{first!r} and {path!r} are tied weights: a tied block cannot be made skippable")
-
-
-refuse_shared = refuse_unfit

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pliant.core.surgery import demote, mix_in
+from pliant.core.surgery import demote, mix_in, takes
 from pliant.core.switch import Switch
 
 __all__ = ["NormsCalled", "SkipAwareNorm", "SkippableBlock", "SuperNetStochasticDepth"]
@@ -18,23 +18,27 @@ class SkippableBlock(nn.Module):
 
     _switch: Switch
     _stage: int
+    _stream: str
     _more_outputs: tuple[None, ...]
 
     @staticmethod
     def make_(block: nn.Module, switch: Switch, stage: int, outputs: int = 1) -> None:
         """Make `block`, which returns so many values, skippable, in place."""
-        mix_in(block, SkippableBlock, "Skippable", _switch=switch, _stage=stage, _more_outputs=(None,) * (outputs - 1))
+        stream = next(iter(takes(block)), "input")
+        more = (None,) * (outputs - 1)
+        mix_in(block, SkippableBlock, "Skippable", _switch=switch, _stage=stage, _stream=stream, _more_outputs=more)
 
     @staticmethod
     def unmake_(block: nn.Module) -> None:
         """Undo `make_`."""
         demote(block, SkippableBlock)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the block, or nothing at all."""
         if self._switch.skips(self._stage):
+            x = args[0] if args else kwargs[self._stream]
             return (x, *self._more_outputs) if self._more_outputs else x
-        return super().forward(x, *args, **kwargs)
+        return super().forward(*args, **kwargs)
 
 
 class SuperNetStochasticDepth(nn.Module):
@@ -108,12 +112,12 @@ class SkipAwareNorm(nn.Module):
         demote(self, SkipAwareNorm)
         return skip if skips else self
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Normalise with the set that the running sub-network uses."""
         if self._switch.skips(self._stage):
             # Not `self.skip`: torch finds that by a slow way, which small networks feel.
-            return self._modules["skip"](x, *args, **kwargs)  # type: ignore[misc]
-        return super().forward(x, *args, **kwargs)
+            return self._modules["skip"](*args, **kwargs)  # type: ignore[misc]
+        return super().forward(*args, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in self.skip.state_dict():

@@ -40,7 +40,7 @@ class Objective(nn.Module):
     sub-network at a time. A teacher is always detached: distillation changes the student alone.
 
     Args:
-        model: an adapted model; a plain network learns from the labels only.
+        model: an adapted model, compiled or not; a plain network learns from the labels only.
         plan: what to learn; none = the default plan of the model's wing.
         label_smoothing: for the terms on labels.
 
@@ -52,13 +52,15 @@ class Objective(nn.Module):
     def __init__(self, model: nn.Module, plan: Plan | None = None, *, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.model = model
-        if isinstance(model, AdaptiveModule):
-            plan = build_plan(DEFAULT_PLAN, model.space) if plan is None else plan.resolve(model.space)
+        adapted = _adapted(model)
+        if adapted is not None:
+            plan = build_plan(DEFAULT_PLAN, adapted.space) if plan is None else plan.resolve(adapted.space)
         elif plan is None:
             plan = Plan(name="labels", terms=(Term(student="largest"),))
         elif any(term.student != "largest" or term.teacher is not None for term in plan.terms):
             raise ValueError(f"plan {plan.name!r} needs sub-networks, but this {type(model).__name__} is not adapted")
         self.plan = plan
+        self._switches = adapted is not None
         self.label_smoothing = label_smoothing
         self.terms: dict[str, Tensor] = {}
         self.progress = 0.0
@@ -129,7 +131,7 @@ class Objective(nn.Module):
     ) -> _Outputs:
         """Run one sub-network; of a text, the logits of all positions that count become one batch."""
         options: dict[str, Any] = {}
-        if isinstance(self.model, AdaptiveModule):
+        if self._switches:
             options = {"subnet": subnet, "features": True} if features else {"subnet": subnet}
         output = self.model(**x, **options) if isinstance(x, Mapping) else self.model(x, **options)
         output, stages = output if features else (output, [])
@@ -146,6 +148,25 @@ class Objective(nn.Module):
         value = value * term.weight
         self.terms[term.name] = value.detach()
         return value
+
+
+def _adapted(model: nn.Module) -> AdaptiveModule | None:
+    """Return the adapted model that `model` is, or is compiled from; none for a plain network.
+
+    Raises:
+        ValueError: an adapted model is a part of `model`, which would run its super-net alone.
+    """
+    while isinstance(compiled_from := getattr(model, "_orig_mod", None), nn.Module):  # of torch.compile
+        model = compiled_from
+    if isinstance(model, AdaptiveModule):
+        return model
+    if any(isinstance(part, AdaptiveModule) for part in model.modules()):
+        kind = type(model).__name__
+        raise ValueError(
+            f"Objective: got a {kind} around an adapted model, expected the adapted model itself; what is to go around "
+            f"it goes around the objective: {kind}(pliant.Objective(model))"
+        )
+    return None
 
 
 def _is_text(y: Tensor) -> bool:
