@@ -16,14 +16,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import pliant
-from pliant.adapt import adapt_
+from pliant import readers
+from pliant.adapt import adapt_as_
 from pliant.core.adaptive import AdaptiveModule
+from pliant.core.anatomy import Anatomy
 from pliant.core.config import Config
 from pliant.core.weights import CheckpointError, first_three, misfits, shapes, tied_names
 from pliant.create import ModelSource, identify
 from pliant.depth.config import Depth
 from pliant.extract import extract
 from pliant.foreign import recognise
+from pliant.own import is_own
 
 __all__ = ["CheckpointError", "load", "read_info", "save", "write_atomically"]
 
@@ -56,6 +59,7 @@ def save(
     *,
     only: str | None = None,
     adapted_with: tuple[Config, ...] | None = None,
+    anatomy: Anatomy | None = None,
     source: ModelSource | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -66,7 +70,9 @@ def save(
         directory: is made if it is not there; an earlier network in it is replaced as a whole.
         only: for a plain network, which sub-network it is.
         adapted_with: for a plain network, the configs of the adapted model it was extracted from.
-        source: how to make the original model; none = find out from its structure.
+        anatomy: for a plain network, what was found in the original model where that took an example.
+        source: how to make the original model; none = find out from its structure. A network of your own
+            that was adapted with an example needs none; `load` is then given such a network.
         info: facts for later commands, such as class names; must fit into JSON.
 
     Returns:
@@ -78,10 +84,12 @@ def save(
     """
     directory = Path(directory)
     configs = model.configs if isinstance(model, AdaptiveModule) else adapted_with or ()
+    anatomy = model.anatomy if isinstance(model, AdaptiveModule) else anatomy
+    traced = anatomy is not None and anatomy.traced
     if source is None:
         original = extract(model, "largest", share=True) if isinstance(model, AdaptiveModule) else model
         source = identify(original)
-        if source is None:
+        if source is None and not traced:
             raise ValueError(
                 f"save: no library makes a {type(original).__name__} of this structure from its name alone; "
                 "pass source=ModelSource(name=..., options=...)"
@@ -89,11 +97,13 @@ def save(
     card = {
         "format": FORMAT,
         "versions": versions(),
-        "model": source.to_dict(),
+        "model": source.to_dict() if source else None,
         "adapt": {_key(config): config.to_dict() for config in configs},
         "only": only,
         "info": dict(info or {}),
     }
+    if anatomy is not None and anatomy.traced:
+        card["anatomy"] = anatomy.to_dict()
     tensors = _stored_once(model)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -111,7 +121,9 @@ def save(
     return directory
 
 
-def load(path: str | os.PathLike[str], *, model: str | ModelSource | None = None, ema: bool | None = None) -> nn.Module:
+def load(
+    path: str | os.PathLike[str], *, model: str | ModelSource | nn.Module | None = None, ema: bool | None = None
+) -> nn.Module:
     """Load a network that `save` wrote, or a checkpoint file of other people, on the CPU and in eval mode.
 
     A file may be one of the ADN authors' checkpoints, which becomes an adapted model, or weights of a network
@@ -120,7 +132,9 @@ def load(path: str | os.PathLike[str], *, model: str | ModelSource | None = None
 
     Args:
         path: a folder that `save` wrote, a `.safetensors` file, or one that `torch.save` wrote.
-        model: of a file, which network it is, such as `timm:resnet50d`; needed where several fit.
+        model: of a file, which network it is, such as `timm:resnet50d`; needed where several fit. Of a folder
+            with a network of your own, its name such as `my_net.py:make_net`, whose code is run only if it
+            is named here; or a new network of that kind, which becomes the loaded one.
         ema: of a file, the averaged weights (True), the plain ones (False), or the averaged ones where there
             are any, as is usual for evaluation (None).
 
@@ -135,19 +149,25 @@ def load(path: str | os.PathLike[str], *, model: str | ModelSource | None = None
     if path.is_file():
         if path.name == WEIGHTS and (path.parent / CARD).is_file():
             raise CheckpointError(f"{path} is a part of what pliant saved; load the folder {path.parent}")
+        if isinstance(model, nn.Module):
+            raise CheckpointError(f"{path} is a file; name its network, such as model='torchvision:resnet50'")
         return recognise(path, model=model, ema=ema).load()
-    if model is not None or ema is not None:
+    if ema is not None:
         raise CheckpointError(f"{path} is no file; model= and ema= are for checkpoint files of other people")
-    return _load_saved(path)
+    return _load_saved(path, model)
 
 
-def _load_saved(directory: Path) -> nn.Module:
+def _load_saved(directory: Path, given: str | ModelSource | nn.Module | None) -> nn.Module:
     card = _read_card(directory)
-    source = ModelSource.from_dict(card["model"])
     configs = tuple(CONFIGS[name].from_dict(fields) for name, fields in card["adapt"].items())
-    model: nn.Module = source.create()
+    model = _original(directory, card, given)
+    name = card["model"]["name"] if card["model"] else type(model).__name__
     if configs:
-        model = adapt_(model, *configs)
+        try:
+            anatomy = Anatomy.from_dict(card["anatomy"]) if "anatomy" in card else readers.read(model)
+            model = adapt_as_(model, anatomy, *configs)
+        except AttributeError as error:  # as torch says that a module is not there
+            raise CheckpointError(f"{directory} does not fit {name}: {error}") from None
     if card["only"]:
         model = extract(model, card["only"], share=True)
     weights = directory / WEIGHTS
@@ -160,9 +180,32 @@ def _load_saved(directory: Path) -> nn.Module:
     tied = tied_names(model)
     problems = misfits(shapes(model.state_dict(), without=tied), shapes(tensors))
     if problems:
-        raise CheckpointError(f"{weights} does not fit {source.name}: {first_three(problems)}")
+        raise CheckpointError(f"{weights} does not fit {name}: {first_three(problems)}")
     model.load_state_dict(tensors | {name: tensors[first] for name, first in tied.items()})
     return model.eval()
+
+
+def _original(directory: Path, card: Mapping[str, Any], given: str | ModelSource | nn.Module | None) -> nn.Module:
+    """Make the network that was adapted and saved, or take the one that is given."""
+    if isinstance(given, nn.Module):
+        return given
+    saved = ModelSource.from_dict(card["model"]) if card["model"] else None
+    if given is not None:
+        source = given if isinstance(given, ModelSource) else (saved or ModelSource(name=given)).replace(name=given)
+        if not is_own(source.name):
+            raise CheckpointError(
+                f"{directory} is no file; model= is for checkpoint files of other people, and for networks of your own"
+            )
+        return source.create()
+    if saved is None:
+        raise CheckpointError(f"{directory} holds a network without a name: pass model=, a new network of that kind")
+    if is_own(saved.name):
+        # A folder may come from anybody, and could name any function of any file.
+        raise CheckpointError(
+            f"{directory} was made by {saved.name}, which is code: it is run only if you name it, "
+            f"with model={saved.name!r} or --model {saved.name}"
+        )
+    return saved.create()
 
 
 def read_info(directory: str | os.PathLike[str]) -> dict[str, Any]:

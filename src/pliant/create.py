@@ -15,6 +15,8 @@ from pliant.core.config import Config
 from pliant.core.surgery import replace
 from pliant.core.weightless import Unwanted, weightless
 from pliant.models import MODELS
+from pliant.own import create as create_own
+from pliant.own import is_own
 
 __all__ = ["ModelSource", "blueprint", "create_model", "identify", "image_options", "usual_image_size"]
 
@@ -24,9 +26,9 @@ class ModelSource(Config):
     """How to make a model again.
 
     Attributes:
-        name: `library:model`.
+        name: `library:model`, or `FILE.py:FUNCTION` for a network of one's own.
         num_classes: outputs of the classifier; none = the library's default.
-        options: further arguments of the library's own function.
+        options: further arguments of the library's, or one's own, function.
     """
 
     name: str
@@ -44,7 +46,8 @@ def create_model(name: str, *, num_classes: int | None = None, pretrained: bool 
     Args:
         name: `torchvision:resnet50`, `timm:resnet50d`, `transformers:google/vit-base-patch16-224`,
             `pliant:resnet20`, ...; after `transformers:` a name on the Hugging Face Hub, a folder saved by
-            transformers, or a model type such as `vit` (its default config, no network needed).
+            transformers, or a model type such as `vit` (its default config, no network needed). Or
+            `my_net.py:make_net`, a function in a file: the file is run.
         num_classes: outputs of the classifier; none = the library's default. A pretrained classifier
             of another size is replaced by a new one.
         pretrained: load the library's default weights.
@@ -53,11 +56,13 @@ def create_model(name: str, *, num_classes: int | None = None, pretrained: bool 
     Raises:
         ValueError: unknown library or model, or options that it does not take.
     """
+    if is_own(name):
+        return create_own(name, num_classes=num_classes, pretrained=pretrained, **options)
     library, _, model = name.partition(":")
     if library not in _LIBRARIES or not model:
         raise ValueError(
             f"unknown model {name!r}: expected LIBRARY:MODEL with LIBRARY one of {', '.join(_LIBRARIES)}, "
-            "such as torchvision:resnet50"
+            "such as torchvision:resnet50; or FILE.py:FUNCTION"
         )
     try:
         return _LIBRARIES[library](model, num_classes, pretrained, options)

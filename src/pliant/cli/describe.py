@@ -24,7 +24,8 @@ def describe(
         int | None, typer.Option(help="Pixels of a side, or tokens of a text; default: what the model is made for.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Of a checkpoint file, which network it is; default: find out.")
+        str | None,
+        typer.Option(help="Which network a checkpoint file is of; or FILE.py:FUNCTION of a run of your own network."),
     ] = None,
     ema: Annotated[
         bool | None,
@@ -36,13 +37,15 @@ def describe(
     from pliant.core.inputs import input_spec
     from pliant.measure.describe import describe as tabulate
 
-    network = named_or_loaded(model_or_run, model=model, ema=ema)
-    size = network.image_size if image_size is None else image_size
+    network = named_or_loaded(model_or_run, image_size=image_size, model=model, ema=ema)
+    size = network.image_size
     table = tabulate(network.model, size, name=model_or_run)
     for_all = {"adapted_params_m": table.info["total_params_m"], **network.found}
     total = f"{for_all['adapted_params_m']:.2f} M parameters"
     inputs = "tokens" if input_spec(network.model, size).vocabulary else "px images"
     title = f"{model_or_run}: {_found(network.found)}{len(table.rows)} sub-networks in {total}, {size} {inputs}"
+    title = "\n".join([title, *(f"  {line}" for line in table.info["stages"])])
+    for_all["stages"] = table.info["stages"]
     show([row | for_all for row in table.rows], as_json=json, title=title, hide=for_all)
 
 

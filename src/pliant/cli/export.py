@@ -21,6 +21,10 @@ def export(
     subnet: Annotated[str | None, typer.Option(help="Such as TTFF; default: the super-net.")] = None,
     batch: Annotated[int | None, typer.Option(help="A fixed batch size; default: any.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels of a side; default: as trained.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Which network a checkpoint file is of; or FILE.py:FUNCTION of a run of your own network."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
 ) -> None:
     """Write one sub-network as a file and keep it only if its own runtime agrees with PyTorch."""
@@ -28,9 +32,9 @@ def export(
 
     from pliant.export import export as write
 
-    model, info = load_run(run)
-    info = info | _measured(run, model, subnet)
-    written = write(model, file, subnet=subnet, batch=batch, image_size=image_size, info=info)
+    network, info = load_run(run, model)
+    info = info | _measured(run, network, subnet)
+    written = write(network, file, subnet=subnet, batch=batch, image_size=image_size, info=info)
     print(json_.dumps(written.to_dict(), indent=2) if json else written)
 
 

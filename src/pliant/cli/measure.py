@@ -48,16 +48,20 @@ def measure(
     recalibrate: Annotated[
         int, typer.Option(help="Take norm statistics of untrained sub-networks anew, from so many training images.")
     ] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Which network a checkpoint file is of; or FILE.py:FUNCTION of a run of your own network."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
 ) -> None:
     """Measure all sub-networks: accuracy, MACs, parameters, latency, memory; writes RUN/table.json."""
     from pliant.measure.run import measure as measure_all
 
-    model, info = load_run(run)
+    network, info = load_run(run, model)
     images = load_data_of(run, data, info)
     with progress_bar() as on_progress:
         table = measure_all(
-            model,
+            network,
             images,
             split=split.value,
             batch_size=batch_size,

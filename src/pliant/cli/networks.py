@@ -27,11 +27,15 @@ class Network:
     found: dict[str, Any] = field(default_factory=dict)
 
 
-def load_run(run: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_run(run: Path, model: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Load the network of a run folder and what was written down with it, such as `image_size`.
 
     Besides there is `model`, the name it was made from, and `only`: which sub-network it is, for a network
     that was trained on its own. A checkpoint file of other people will do too.
+
+    Args:
+        run: folder or file.
+        model: of a file, which network it is; of a run of one's own network, its `FILE.py:FUNCTION`.
 
     Raises:
         FileNotFoundError: no such folder, or nothing was trained in it.
@@ -39,12 +43,13 @@ def load_run(run: Path) -> tuple[nn.Module, dict[str, Any]]:
     from pliant.checkpoint import load, read_info
 
     if run.is_file():
-        network = _recognised(run, None, None)
+        network = _recognised(run, model, None)
         return network.model, {"image_size": network.image_size, "model": network.found["model"], "only": None}
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder; train one with `pliant train --recipe ... --out {run}`")
     card = read_info(run)
-    return load(run), card["info"] | {"model": card["model"]["name"], "only": card["only"]}
+    name = card["model"]["name"] if card["model"] else model
+    return load(run, model=model), card["info"] | {"model": name, "only": card["only"]}
 
 
 def table_path(run: Path) -> Path:
@@ -52,38 +57,43 @@ def table_path(run: Path) -> Path:
     return run.with_name(f"{run.name}.table.json") if run.is_file() else run / "table.json"
 
 
-def named_or_loaded(model_or_run: str, *, model: str | None = None, ema: bool | None = None) -> Network:
+def named_or_loaded(
+    model_or_run: str, *, image_size: int | None = None, model: str | None = None, ema: bool | None = None
+) -> Network:
     """Return an adaptive model, from a run folder, a checkpoint file or a name.
 
     Args:
         model_or_run: folder, file or name.
-        model: of a file, which network it is; none = find out.
+        image_size: pixels of a side, or tokens of a text; none = what the model is made for.
+        model: of a file, which network it is; none = find out. Of a run of one's own network, its name.
         ema: of a file, whether to take the averaged weights; none = where there are any.
 
     Raises:
         ValueError: neither a folder or file nor the name of a model that can be adapted.
     """
     from pliant.adapt import adapt_
+    from pliant.core.inputs import example_input
     from pliant.create import create_model
     from pliant.depth.config import Depth
 
     path = Path(model_or_run)
     if path.is_file():
-        return _recognised(path, model, ema)
-    if model is not None or ema is not None:
+        return _recognised(path, model, ema, image_size)
+    if ema is not None or (model is not None and not path.is_dir()):
         raise ValueError(f"{model_or_run} is no file; --model and --ema are for checkpoint files of other people")
     if path.is_dir():
-        loaded, info = load_run(path)
-        return Network(loaded, _image_size(loaded, info.get("image_size")))
+        loaded, info = load_run(path, model)
+        return Network(loaded, _image_size(loaded, image_size or info.get("image_size")))
     if ":" not in model_or_run:
         raise ValueError(
             f"{model_or_run}: neither a run folder nor a model such as torchvision:resnet50, nor a checkpoint file"
         )
-    adapted = adapt_(create_model(model_or_run), Depth())
-    return Network(adapted, _image_size(adapted))
+    created = create_model(model_or_run)
+    size = _image_size(created, image_size)
+    return Network(adapt_(created, Depth(), example=example_input(created, size)), size)
 
 
-def _recognised(path: Path, name: str | None, ema: bool | None) -> Network:
+def _recognised(path: Path, name: str | None, ema: bool | None, image_size: int | None = None) -> Network:
     """Load a checkpoint file, and adapt what its authors did not."""
     from pliant.adapt import adapt_
     from pliant.depth.config import Depth
@@ -99,12 +109,17 @@ def _recognised(path: Path, name: str | None, ema: bool | None) -> Network:
     }
     if not foreign.configs:
         model = adapt_(model, Depth())
-    return Network(model, _image_size(model), {key: value for key, value in found.items() if value is not None})
+    return Network(
+        model, _image_size(model, image_size), {key: value for key, value in found.items() if value is not None}
+    )
 
 
-def _image_size(model: nn.Module, written_down: int | None = None) -> int:
+def _image_size(model: nn.Module, said: int | None) -> int:
     from pliant.create import usual_image_size
 
-    size = written_down or usual_image_size(model)
-    assert size is not None, "every model that has a name says its image size"
+    size = usual_image_size(model) if said is None else said
+    if size is None:
+        raise ValueError(f"nobody knows what images a {type(model).__name__} takes: say it with --image-size")
+    if size < 1:
+        raise ValueError(f"--image-size: got {size}, expected at least 1")
     return size

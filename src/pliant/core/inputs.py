@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["InputSpec", "input_spec", "logits_of"]
+__all__ = ["InputSpec", "example_input", "input_spec", "logits_of"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ def input_spec(network: nn.Module, size: int) -> InputSpec:
         if isinstance(module, nn.Conv2d):
             return InputSpec((module.in_channels, size, size))
     return InputSpec((3, size, size))
+
+
+def example_input(network: nn.Module, size: int) -> Tensor:
+    """Return one input that a network takes, always the same: random numbers, which no layer turns into nothing."""
+    return input_spec(network, size).random(1, torch.Generator().manual_seed(0))
 
 
 def logits_of(output: Any) -> Tensor:

@@ -13,6 +13,7 @@ from pliant.measure.environment import describe_environment
 from pliant.measure.fingerprint import fingerprint
 from pliant.measure.macs import count_gmacs, count_params_m
 from pliant.measure.table import Table
+from pliant.outline import stage_lines
 
 __all__ = ["describe", "structure_info", "structure_row"]
 
@@ -34,7 +35,8 @@ def describe(
 
     Returns:
         A table with one row a sub-network, ordered as `model.subnets`: smallest first, the super-net
-        last. `params_m` is of the extracted network; `info["total_params_m"]` of the whole model.
+        last. `params_m` is of the extracted network; `info["total_params_m"]` of the whole model, and
+        `info["stages"]` says in a line a stage where its blocks are, and which can be skipped.
 
     Raises:
         ValueError: an unknown sub-network, or an image size that is not a positive whole number.
@@ -52,6 +54,7 @@ def structure_info(model: nn.Module, name: str, image_size: int) -> dict[str, An
         "image_size": image_size,
         "total_params_m": count_params_m(model),
         "fingerprint": fingerprint(model),
+        "stages": stage_lines(model),
     }
 
 

@@ -117,10 +117,14 @@ class Runs:
         return ".".join(common)
 
     def described(self) -> list[str]:
-        """Say of each outermost run of modules with weights where it lies and of what class it is."""
+        """Say of each outermost run of modules with weights where it lies and of what class it is.
+
+        Torch's own layers and sequentials are told of only where there is nothing else.
+        """
         shown: list[Call] = []
         texts: list[str] = []
-        for run in self._whole_runs():
+        runs = list(self._whole_runs())
+        for run in [run for run in runs if not run[0].kind.__module__.startswith("torch.nn.")] or runs:
             if not any(run[0].within(other) for other in shown):
                 shown += run
                 reason = "" if any(map(keeps_shape, run)) else ", all of which change the shape"

@@ -33,7 +33,7 @@ _SPLITS = {"test": "test images", "val": "validation images"}
 
 def title(run: Run) -> str:
     """Network and data: `resnet20 on CIFAR-10`."""
-    name = run.table.info.get("model") or run.card.get("model", {}).get("name") or run.folder.name
+    name = run.table.info.get("model") or (run.card.get("model") or {}).get("name") or run.folder.name
     network = str(name).rpartition(":")[2]
     data = run.table.info.get("data")
     return f"{network} on {_DATA.get(data, Path(data).name)}" if data else network

@@ -105,7 +105,7 @@ def train(
         _refuse_other_data(out, before["data"], _facts(data))
     torch.manual_seed(recipe.seed)
     source = ModelSource(name=recipe.model.name, num_classes=len(data.class_names), options=recipe.model.options)
-    model = build_network(source, recipe, place, fresh=before is None)
+    model = build_network(source, recipe, place, image_size=data.image_size, fresh=before is None)
     checkpoint = out / LAST if before is not None else None
     module, rows = _fit(model, recipe, data, place, out, checkpoint, progress, log)
     # A copy leaves the compiler's work behind.

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from pliant import readers
 from pliant.adapt import adapt_
 from pliant.checkpoint import load, save
 from pliant.core.adaptive import AdaptiveModule
+from pliant.core.anatomy import Anatomy
+from pliant.core.inputs import example_input
 from pliant.core.weights import CheckpointError, first_three, misfits, shapes
 from pliant.create import ModelSource
 from pliant.extract import extract
+from pliant.own import is_own
 from pliant.train.processes import Place
 from pliant.train.recipe import Recipe
 
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["build_network", "save_network", "start_from_"]
 
 
-def build_network(source: ModelSource, recipe: Recipe, place: Place, *, fresh: bool) -> nn.Module:
+def build_network(source: ModelSource, recipe: Recipe, place: Place, *, image_size: int, fresh: bool) -> nn.Module:
     """Make the network; weights are fetched only if it is `fresh`, else the checkpoint has them.
 
     One that is trained on its own starts from the weights that it would have in the adaptive network.
@@ -35,7 +39,7 @@ def build_network(source: ModelSource, recipe: Recipe, place: Place, *, fresh: b
         # Before the norms become skip-aware, which torch's conversion would undo.
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if recipe.adapt is not None:
-        model = adapt_(model, recipe.adapt.depth)
+        model = adapt_(model, recipe.adapt.depth, example=example_input(model, image_size))
     if recipe.model.start_from is not None and fresh:
         start_from_(model, recipe.model.start_from, source)
     if recipe.only:
@@ -58,7 +62,8 @@ def start_from_(model: nn.Module, path: str, source: ModelSource) -> None:
     Raises:
         CheckpointError: it cannot be loaded, or is of another architecture; names the first three keys.
     """
-    before = load(path, model=source if Path(path).is_file() else None)
+    # To name one's own network in a recipe is to let its code run.
+    before = load(path, model=source if Path(path).is_file() or is_own(source.name) else None)
     expected = model
     if isinstance(model, AdaptiveModule) and not isinstance(before, AdaptiveModule):
         expected = extract(model, "largest", share=True)
@@ -69,6 +74,12 @@ def start_from_(model: nn.Module, path: str, source: ModelSource) -> None:
     model.load_state_dict(weights)
 
 
+def _read_again(source: ModelSource, image_size: int) -> Anatomy:
+    """What was found in the network that a plain one was extracted from."""
+    original = source.create()
+    return readers.read(original, example_input(original, image_size))
+
+
 def save_network(model: nn.Module, source: ModelSource, recipe: Recipe, data: ImageData, out: Path) -> None:
     """Save a trained network in its run folder."""
     plain = not isinstance(model, AdaptiveModule)
@@ -77,6 +88,7 @@ def save_network(model: nn.Module, source: ModelSource, recipe: Recipe, data: Im
         out,
         only=recipe.only or None,
         adapted_with=(recipe.adapt.depth,) if plain and recipe.adapt else None,
+        anatomy=_read_again(source, data.image_size) if plain and recipe.adapt else None,
         source=source,
         info={
             "data": data.name,
