@@ -316,13 +316,13 @@ def test_columns_are_divided_into_groups_as_asked():
 @pytest.mark.parametrize(
     ("example", "said"),
     [
-        ("image.png", "got a str, expected one input of the model"),
-        (torch.zeros(1, 4, 16, 16), "this Cnn fails on it with RuntimeError"),
-        ({"image": torch.zeros(1, 3, 16, 16)}, "fails on it with TypeError"),
+        ("image.png", "example: got a str, expected one input of the model"),
+        (torch.zeros(1, 4, 16, 16), r"this Cnn, and it fails on the example \[1, 4, 16, 16\] with RuntimeError"),
+        ({"image": torch.zeros(1, 3, 16, 16)}, "fails on the example .* with TypeError"),
     ],
 )
 def test_an_example_that_is_none_is_refused(example, said):
-    with pytest.raises(ValueError, match=f"^example: .*{said}"):
+    with pytest.raises(ValueError, match=said):
         pliant.adapt_(make("basic"), pliant.Depth(), example=example)
 
 

@@ -132,8 +132,10 @@ def record(model: nn.Module, example: Any) -> tuple[list[Call], Any]:
         output = model(*args, **kwargs)
     except Exception as error:
         reason = str(error).strip().splitlines() or [""]
+        shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors_in([*args, *kwargs.values()]))
         raise ValueError(
-            f"example: this {type(model).__name__} fails on it with {type(error).__name__}: {reason[0]}"
+            f"no reader knows this {type(model).__name__}, and it fails on the example {shapes} with "
+            f"{type(error).__name__}: {reason[0]}"
         ) from error
     finally:
         for hook in hooks:
