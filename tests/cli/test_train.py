@@ -88,7 +88,7 @@ def test_fields_can_be_set() -> None:
         ("epochs.much=1", "epochs"),
         ("plan.name=magic", "magic"),
         ("model.name=torchvision:resnet5", "resnet5"),
-        ("model.name=torchvision:alexnet", "no reader knows this AlexNet, and it fails on the example [1, 3, 16, 16]"),
+        ("model.name=torchvision:alexnet", "no reader knows this AlexNet, and it fails on the example [1, 3, 8, 8]"),
     ],
 )
 def test_what_a_recipe_cannot_say_is_refused(train_refused, change: str, said: str, tmp_path) -> None:
