@@ -41,7 +41,9 @@ class OwnNetwork(nn.Module):
         self.checkpointing: dict[str, Any] | None = None
 
     def pair(self, x: Tensor, number: int) -> Tensor:
-        return self.blocks[number + 1](self.blocks[number](x))
+        for block in list(self.blocks)[number : number + 2]:
+            x = block(x)
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.inp(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -185,6 +186,32 @@ def test_a_pass_that_is_differentiated_too_late_is_refused(make, inputs, monkeyp
     others[-1].backward()
     with pytest.raises(ValueError, match="pass is forgotten"):
         first.backward()
+
+
+def in_a_thread(function, *args):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *args).result()
+
+
+def test_forward_and_backward_in_different_threads(make, inputs):
+    model, x = make("own").train(), inputs("own")
+
+    def loss():
+        return model(x, subnet="smallest").sum() + model(x).square().sum()
+
+    def elsewhere(forward, backward):
+        model.zero_grad()
+        backward(forward(loss).backward)
+        return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    def here(function):
+        return function()
+
+    expected = elsewhere(here, here)
+    switch_on(model, "own", use_reentrant=False)
+    assert_same(elsewhere(here, in_a_thread), expected)
+    assert_same(elsewhere(in_a_thread, here), expected)
+    assert_same(elsewhere(here, here), expected)
 
 
 def test_under_autocast(make, inputs):
