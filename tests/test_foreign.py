@@ -381,5 +381,5 @@ def test_a_part_of_a_saved_network_is_not_taken_for_a_file_of_others(tmp_path):
     folder = pliant.save(pliant.adapt_(pliant.create_model("pliant:resnet20"), pliant.Depth()), tmp_path / "run")
     with pytest.raises(CheckpointError, match="load the folder"):
         pliant.load(folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match="model= and ema= are for checkpoint files"):
+    with pytest.raises(CheckpointError, match="model= is for checkpoint files of other people"):
         pliant.load(folder, model="pliant:resnet20")
