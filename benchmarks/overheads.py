@@ -4,9 +4,10 @@
 
 For ResNet-50 at 224 pixels and the CIFAR ResNet-20, batch 1, the largest and the smallest sub-network: extracted,
 and through `model(x, subnet=...)`, each over the network that its library builds for these block counts. Eager,
-compiled, and in ONNX Runtime. Each has weights of its own, so that none finds those of another in the cache. Figures
-are medians over interleaved rounds; ratios are taken round by round, because a machine that slows down meanwhile
-slows both alike. `again` is a second copy of the network built by hand: how far it is from 1 is the error.
+compiled, and in ONNX Runtime. Two at a time are timed in turns, the one built by hand and another, each with weights
+of its own: neither finds those of the other in the cache, and no third one empties it. Figures are medians over
+interleaved rounds; ratios are taken round by round, because a machine that slows down meanwhile slows both alike.
+`again` is a second copy of the network built by hand: how far it is from 1 is the error.
 
 Then switching: the time that going back and forth between two sub-networks takes beyond running each, whether that
 recompiled anything, and whether it moved any weight. Writes results/overheads.json.
@@ -95,26 +96,24 @@ WAYS = {"eager": eager, "compiled": compiled, "onnxruntime": in_onnx_runtime}
 
 
 def compare(name: str, way: str, rounds: int) -> list[dict[str, Any]]:
-    """One row a sub-network; both are timed in the same rounds."""
+    """One row a sub-network."""
     image_size, builders = BY_HAND[name]
     model, images = adapted(name), torch.randn(1, 3, image_size, image_size)
-    calls: dict[str, Callable[[], Any]] = {}
+    rows = []
     for subnet, build in builders.items():
         networks = versions_of(model, subnet, build)
         # The model itself shares no tensor with what was extracted from it.
         passes = WAYS[way](copy.deepcopy(model), subnet, networks, images)
-        calls |= {f"{subnet} {kind}": partial(run, images) for kind, run in passes.items()}
-    times = interleaved_ms(calls, rounds=rounds, warmup=10)
-    rows = []
-    for subnet in builders:
-        own = {key.split()[1]: values for key, values in times.items() if key.startswith(f"{subnet} ")}
-        row: dict[str, Any] = {"model": name, "subnet": subnet, "way": way}
-        row |= {f"{kind}_ms": round(statistics.median(values), 4) for kind, values in own.items()}
-        for kind, values in own.items():
-            if kind != "hand":
-                ratios = [value / by_hand for value, by_hand in zip(values, own["hand"], strict=True)]
-                row[f"{kind}_over_hand"] = round(statistics.median(ratios), 4)
-        rows.append(row)
+        by_hand = partial(passes.pop("hand"), images)
+        hand_ms: list[float] = []
+        over_hand: dict[str, float] = {}
+        for kind, run in passes.items():
+            pair = interleaved_ms({"hand": by_hand, kind: partial(run, images)}, rounds=rounds, warmup=10)
+            ratios = [own / hand for own, hand in zip(pair[kind], pair["hand"], strict=True)]
+            over_hand[f"{kind}_over_hand"] = round(statistics.median(ratios), 4)
+            hand_ms += pair["hand"]
+        rows.append({"model": name, "subnet": subnet, "way": way, "hand_ms": round(statistics.median(hand_ms), 4)})
+        rows[-1] |= over_hand
     return rows
 
 
