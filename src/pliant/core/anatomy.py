@@ -24,6 +24,7 @@ class Block:
             block returns None for the others.
         keeps_place: the network counts on the block being in its place, for instance by an index: where it
             is taken out, an identity takes its place.
+        exit: path of the classifier that the network itself brings at the end of this block; empty where it has none.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Block:
     stochastic_depth: tuple[str, ...] = ()
     outputs: int = 1
     keeps_place: bool = False
+    exit: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
