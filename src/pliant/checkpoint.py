@@ -18,12 +18,13 @@ from torch import Tensor, nn
 import pliant
 from pliant import readers
 from pliant.adapt import adapt_as_
+from pliant.axes import AXES
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.anatomy import Anatomy
 from pliant.core.config import Config
 from pliant.core.weights import CheckpointError, first_three, misfits, shapes, tied_names
+from pliant.core.wrapped import refuse_wrapped
 from pliant.create import ModelSource, identify
-from pliant.depth.config import Depth
 from pliant.extract import extract
 from pliant.foreign import recognise
 from pliant.own import is_own
@@ -33,7 +34,6 @@ __all__ = ["CheckpointError", "load", "read_info", "save", "write_atomically"]
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 CARD = "pliant.json"
-CONFIGS: dict[str, type[Config]] = {"depth": Depth}
 
 
 @contextmanager
@@ -79,9 +79,10 @@ def save(
         The directory.
 
     Raises:
-        ValueError: the model cannot be made again from a name.
+        ValueError: the model cannot be made again from a name, or is wrapped.
         CheckpointError: it could not be written; what was there before is whole.
     """
+    refuse_wrapped(model, "save")
     directory = Path(directory)
     configs = model.configs if isinstance(model, AdaptiveModule) else adapted_with or ()
     anatomy = model.anatomy if isinstance(model, AdaptiveModule) else anatomy
@@ -159,7 +160,7 @@ def load(
 
 def _load_saved(directory: Path, given: str | ModelSource | nn.Module | None) -> nn.Module:
     card = _read_card(directory)
-    configs = tuple(CONFIGS[name].from_dict(fields) for name, fields in card["adapt"].items())
+    configs = tuple(AXES[name].from_dict(fields) for name, fields in card["adapt"].items())
     model = _original(directory, card, given)
     name = card["model"]["name"] if card["model"] else type(model).__name__
     if configs:
@@ -223,7 +224,7 @@ def versions() -> dict[str, str]:
 
 
 def _key(config: Config) -> str:
-    return next(name for name, kind in CONFIGS.items() if type(config) is kind)
+    return next(name for name, kind in AXES.items() if type(config) is kind)
 
 
 def _read_card(directory: Path) -> dict[str, Any]:
@@ -243,7 +244,7 @@ def _read_card(directory: Path) -> dict[str, Any]:
             f"{path} has format {card['format']}, from a newer version; this pliant knows up to {FORMAT}"
         )
     missing = [key for key in ("model", "adapt", "only", "info") if key not in card]
-    unknown = [name for name in card.get("adapt", ()) if name not in CONFIGS]
+    unknown = [name for name in card.get("adapt", ()) if name not in AXES]
     if missing or unknown:
         raise CheckpointError(f"{path} is corrupt: {'no ' if missing else 'unknown '}{(missing or unknown)[0]!r}")
     return card

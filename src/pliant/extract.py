@@ -7,11 +7,13 @@ import copy
 from torch import nn
 
 from pliant import readers
+from pliant.axes import Axes
 from pliant.core.adaptive import AdaptiveModule, StageEnd
 from pliant.core.subnet import SubNet
 from pliant.core.surgery import shared_copy
+from pliant.core.wrapped import refuse_wrapped
 from pliant.depth import transform as depth
-from pliant.depth.config import Depth
+from pliant.exits import transform as exits
 
 __all__ = ["extract"]
 
@@ -26,18 +28,23 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
             on, and several can be served side by side at no memory.
 
     Raises:
-        ValueError: the model is not adapted, or has no such sub-network.
+        ValueError: the model is not adapted, is wrapped, or has no such sub-network.
     """
+    refuse_wrapped(model, "extract")
     if not isinstance(model, AdaptiveModule):
         raise ValueError(f"extract: this {type(model).__name__} has no sub-networks; adapt it first with pliant.adapt_")
     chosen = model.space.parse(subnet)
     plain = shared_copy(model)
-    adaptation = plain._adaptation
+    anatomy, wanted = plain.anatomy, Axes.of(plain.configs)
     AdaptiveModule.unmake_(plain)
-    for stage in adaptation.anatomy.stages:
+    # The wings leave in the opposite order of their coming, so that each finds what it made.
+    skipped = depth.skipped_paths(anatomy, wanted.depth, chosen) if wanted.depth else []
+    ending = exits.unmake_(plain, anatomy, wanted.exits, chosen, skipped) if wanted.exits else None
+    for stage in anatomy.stages:
         StageEnd.unmake_(plain.get_submodule(stage.blocks[-1].path))
-    for config in adaptation.configs:
-        assert isinstance(config, Depth)
-        depth.bake_(plain, adaptation.anatomy, config, chosen)
-    readers.settle_(plain, adaptation.anatomy)
+    if wanted.depth:
+        depth.bake_(plain, anatomy, wanted.depth, chosen)
+    readers.settle_(plain, anatomy)
+    if wanted.exits and ending:
+        plain = exits.bake_(plain, wanted.exits, ending)
     return plain if share else copy.deepcopy(plain)

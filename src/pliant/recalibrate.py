@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pliant.core.subnet import SubNet
+from pliant.core.wrapped import refuse_wrapped
 from pliant.extract import extract
 
 __all__ = ["recalibrated"]
@@ -29,8 +30,9 @@ def recalibrated(model: nn.Module, subnet: str | SubNet, batches: Iterable[Tenso
             ResNet-20 for CIFAR-10 lost 7 points.
 
     Raises:
-        ValueError: no batches.
+        ValueError: no batches, or a wrapped model.
     """
+    refuse_wrapped(model, "recalibrated")
     network = extract(model, subnet)
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]

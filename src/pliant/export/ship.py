@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.inputs import InputSpec, input_spec, logits_of
 from pliant.core.subnet import SubNet
+from pliant.core.wrapped import refuse_wrapped
 from pliant.create import usual_image_size
 from pliant.export.onnx import read_onnx_metadata, require_onnx, run_onnx, write_onnx
 from pliant.export.program import read_program_metadata, run_program, trace, write_program
@@ -112,8 +113,9 @@ def export(
     Raises:
         ExportError: (a ValueError) unknown ending, a missing runtime, a network that cannot be exported,
             or a file that differs from eager by more than `tolerance`.
-        ValueError: no such sub-network, or an image or batch size that makes no sense.
+        ValueError: no such sub-network, a wrapped model, or an image or batch size that makes no sense.
     """
+    refuse_wrapped(model, "export")
     started = time.perf_counter()
     target, info = Path(path), info or {}
     _check(target, batch, tolerance)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pliant.core.inputs import input_spec
 from pliant.core.subnet import SubNet
+from pliant.core.wrapped import refuse_wrapped
 from pliant.measure.accuracy import measure_accuracy
 from pliant.measure.candidates import Candidate, evaluating, find_candidates, model_name
 from pliant.measure.describe import structure_info, structure_row
@@ -107,9 +108,10 @@ def measure(
         A table with one row a sub-network, smallest first; see `Table` for its keys.
 
     Raises:
-        ValueError: an option or sub-network that is not allowed, a device that is not here, or data
-            with another number of classes than the network has outputs.
+        ValueError: an option or sub-network that is not allowed, a wrapped model, a device that is not here, or
+            data with another number of classes than the network has outputs.
     """
+    refuse_wrapped(model, "measure")
     if through not in ("extracted", "switched"):
         raise ValueError(f"through={through!r}: allowed are 'extracted' and 'switched'")
     # Refused here, not where they are used, because minutes of measuring accuracy may lie between.
