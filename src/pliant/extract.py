@@ -7,13 +7,12 @@ import copy
 from torch import nn
 
 from pliant import readers
-from pliant.axes import Axes
 from pliant.core.adaptive import AdaptiveModule, StageEnd
 from pliant.core.subnet import SubNet
 from pliant.core.surgery import shared_copy
 from pliant.core.wrapped import refuse_wrapped
 from pliant.depth import transform as depth
-from pliant.exits import transform as exits
+from pliant.depth.config import Depth
 
 __all__ = ["extract"]
 
@@ -35,16 +34,12 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
         raise ValueError(f"extract: this {type(model).__name__} has no sub-networks; adapt it first with pliant.adapt_")
     chosen = model.space.parse(subnet)
     plain = shared_copy(model)
-    anatomy, wanted = plain.anatomy, Axes.of(plain.configs)
+    adaptation = plain._adaptation
     AdaptiveModule.unmake_(plain)
-    # The wings leave in the opposite order of their coming, so that each finds what it made.
-    skipped = depth.skipped_paths(anatomy, wanted.depth, chosen) if wanted.depth else []
-    ending = exits.unmake_(plain, anatomy, wanted.exits, chosen, skipped) if wanted.exits else None
-    for stage in anatomy.stages:
+    for stage in adaptation.anatomy.stages:
         StageEnd.unmake_(plain.get_submodule(stage.blocks[-1].path))
-    if wanted.depth:
-        depth.bake_(plain, anatomy, wanted.depth, chosen)
-    readers.settle_(plain, anatomy)
-    if wanted.exits and ending:
-        plain = exits.bake_(plain, wanted.exits, ending)
+    for config in adaptation.configs:
+        assert isinstance(config, Depth)
+        depth.bake_(plain, adaptation.anatomy, config, chosen)
+    readers.settle_(plain, adaptation.anatomy)
     return plain if share else copy.deepcopy(plain)
