@@ -161,6 +161,24 @@ def test_other_data_is_refused(tiny: Tiny, images: ImageData, tmp_path: Path) ->
         train(tiny(epochs=1), data=other, out=tmp_path / "run", resume=True, log=None)
 
 
+def test_a_checkpoint_of_an_early_version_is_refused_in_one_line(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    train(tiny(epochs=1), data=images, out=tmp_path / "run", log=None)
+    path = tmp_path / "run" / "last.ckpt"
+    state = torch.load(path, weights_only=True)
+    facts = state["pliant"]["data"]
+    early = {
+        r"last\.ckpt says nothing of its data": {"recipe": state["pliant"]["recipe"]},
+        r"last\.ckpt says nothing of its recipe and data": {},
+        "does not say the validation images of its data": state["pliant"]
+        | {"data": {name: fact for name, fact in facts.items() if name != "validation images"}},
+    }
+    for said, before in early.items():
+        torch.save(state | {"pliant": before}, path)
+        with pytest.raises(ValueError, match=f"{said}.*train anew in another folder$") as refusal:
+            train(tiny(epochs=1), data=images, out=tmp_path / "run", resume=True, log=None)
+        assert "\n" not in str(refusal.value)
+
+
 class Bomb:
     def __reduce__(self) -> tuple[object, ...]:
         return os.system, ("touch exploded",)

@@ -146,6 +146,12 @@ def _facts(data: ImageData) -> dict[str, Any]:
 
 
 def _refuse_other_data(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    unsaid = [name for name in now if name not in before]
+    if unsaid:
+        raise ValueError(
+            f"cannot resume {out}: its checkpoint, of an early version of pliant, does not say the {', '.join(unsaid)} "
+            "of its data; train anew in another folder"
+        )
     changes = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in now if before[name] != now[name]]
     if changes:
         raise ValueError(f"cannot resume {out} with other data: {'; '.join(changes)}")

@@ -40,7 +40,8 @@ def read_state(path: Path) -> dict[str, Any]:
     """Read the state of a run, on the CPU; nothing in the file is ever executed.
 
     Raises:
-        CheckpointError: the file is truncated, corrupt, or holds more than tensors and plain values.
+        CheckpointError: the file is truncated, corrupt, of an early version that did not write down what a
+            training needs to go on, or holds more than tensors and plain values.
     """
     # torch.load also reads bare pickles, its format of long ago, which pliant never wrote.
     if not zipfile.is_zipfile(path):
@@ -53,6 +54,12 @@ def read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is corrupt: {str(error).partition(chr(10))[0]}") from None
     if not isinstance(state, dict) or "pliant" not in state:
         raise CheckpointError(f"{path} is not the state of a pliant run")
+    missing = [name for name in ("recipe", "data") if not isinstance(state["pliant"].get(name), dict)]
+    if missing:
+        raise CheckpointError(
+            f"{path} says nothing of its {' and '.join(missing)}, as an early version of pliant wrote it: it cannot be "
+            "resumed; train anew in another folder"
+        )
     return state
 
 
