@@ -17,6 +17,7 @@ from pliant.depth.config import Depth
 from pliant.export import ExportError, export, read_metadata
 from pliant.extract import extract
 from pliant.models.resnet import CifarResNet
+from pliant.recalibrate import recalibrated
 
 
 @pytest.fixture(autouse=True)
@@ -231,3 +232,33 @@ def test_the_exporter_is_quiet(tmp_path, capfd, caplog, ending):
     out = capfd.readouterr()
     assert out.out == "" and out.err == ""
     assert not [record for record in caplog.records if record.levelno >= logging.INFO]
+
+
+@pytest.mark.parametrize("ending", RUN)
+def test_a_recalibrated_network_is_what_its_file_computes(tmp_path, ending):
+    model, images = adapted().eval(), torch.randn(40, 3, 32, 32)
+    network = recalibrated(model, "TFF", images.split(20))
+    plain = export(network, tmp_path / f"plain{ending}", image_size=32)
+    named = export(model, tmp_path / f"named{ending}", subnet="TFF", image_size=32, recalibrate_on=images.split(20))
+    old = export(model, tmp_path / f"old{ending}", subnet="TFF", image_size=32)
+    with torch.no_grad():
+        expected = network(images[:5])
+    for report in (plain, named):
+        torch.testing.assert_close(RUN[ending](report.path, images[:5]), expected, rtol=1e-4, atol=1e-4)
+    assert (RUN[ending](old.path, images[:5]) - expected).abs().max() > 1e-2
+    assert [report.recalibrated_on for report in (plain, named, old)] == [None, 40, None]
+    assert read_metadata(named.path)["recalibrated_on"] == 40
+    assert "recalibrated_on" not in read_metadata(old.path)
+
+
+def test_trained_sub_networks_keep_their_statistics_and_the_model_keeps_its_own(tmp_path):
+    model, images = adapted().eval(), torch.randn(8, 3, 32, 32)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for subnet in ("largest", "smallest", "TFF"):
+        report = export(model, tmp_path / "net.pt2", subnet=subnet, image_size=32, recalibrate_on=[images])
+        assert report.recalibrated_on == (8 if subnet == "TFF" else None)
+        if subnet != "TFF":
+            with torch.no_grad():
+                expected = model(images, subnet=subnet)
+            torch.testing.assert_close(run_program(report.path, images), expected, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

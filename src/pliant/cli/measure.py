@@ -56,8 +56,12 @@ def measure(
 ) -> None:
     """Measure all sub-networks: accuracy, MACs, parameters, latency, memory; writes RUN/table.json."""
     from pliant.measure.run import measure as measure_all
+    from pliant.recalibrate import why_not
 
     network, info = load_run(run, model)
+    reason = why_not(network) if recalibrate else ""
+    if reason:
+        note(f"--recalibrate changes nothing: {reason}.")
     images = load_data_of(run, data, info)
     with progress_bar() as on_progress:
         table = measure_all(
@@ -115,4 +119,6 @@ def headline(info: Mapping[str, Any]) -> str:
     """Say in one line what was measured, where and how."""
     threads = info["threads"]
     where = f"{info['device']}, {info['cpu']}, {threads} thread{'s' if threads > 1 else ''}"
-    return f"{info['model']}, {info['image_size']} px, batch {info['batch_size']}, {info['dtype']}; {where}"
+    count = info.get("recalibrated_on")
+    anew = f"; norm statistics of untrained ones from {count} training images" if count else ""
+    return f"{info['model']}, {info['image_size']} px, batch {info['batch_size']}, {info['dtype']}; {where}{anew}"

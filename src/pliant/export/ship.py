@@ -6,7 +6,7 @@ import copy
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from pliant.export.onnx import read_onnx_metadata, require_onnx, run_onnx, write
 from pliant.export.program import read_program_metadata, run_program, trace, write_program
 from pliant.export.verify import ExportError, first_line, largest_difference
 from pliant.extract import extract
+from pliant.recalibrate import recalibrate_, why_not
 
 __all__ = ["FORMATS", "ExportReport", "export", "read_metadata"]
 
@@ -44,6 +45,8 @@ class ExportReport:
         format: `ONNX` or `PyTorch program`.
         subnet: the sub-network as text; none where a network without sub-networks was given.
         role: `super-net`, `base-net`, `sub-network` or `network`.
+        recalibrated_on: from how many training images its norm statistics were taken anew; none = they are those
+            of the model.
         input_shape: `(channels, height, width)` of an image that the file takes, or `(tokens,)`.
         batch: the fixed batch size; none = any.
         size_mb: length of the file, 10^6 bytes.
@@ -57,6 +60,7 @@ class ExportReport:
     format: str
     subnet: str | None
     role: str
+    recalibrated_on: int | None
     input_shape: tuple[int, ...]
     batch: int | None
     size_mb: float
@@ -74,9 +78,10 @@ class ExportReport:
         inputs = f"{shape} images" if len(self.input_shape) > 1 else f"texts of {shape} tokens"
         what = self.role if self.subnet is None else f"{self.role} {self.subnet}"
         batch = "any number of" if self.batch is None else f"batches of {self.batch}"
+        anew = f", norm statistics from {self.recalibrated_on} training images" if self.recalibrated_on else ""
         return (
             f"{self.path}: {what} as {self.format}, {self.size_mb:.2f} MB, for {batch} "
-            f"{inputs}; {self.runtime} differs from eager PyTorch by "
+            f"{inputs}{anew}; {self.runtime} differs from eager PyTorch by "
             f"{self.difference:.1e} (allowed {self.tolerance:.0e})"
         )
 
@@ -89,6 +94,7 @@ def export(
     image_size: int | None = None,
     batch: int | None = None,
     tolerance: float = 1e-4,
+    recalibrate_on: Iterable[Tensor] | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> ExportReport:
     """Write one sub-network, or a plain network, as a file that runs without pliant.
@@ -107,6 +113,9 @@ def export(
             `info["image_size"]`, else what a network of a library was made for.
         batch: a fixed batch size for runtimes that need one; none = any number of images.
         tolerance: how far outputs may differ, in units of the largest output where that exceeds 1.
+        recalibrate_on: training images in batches, varied as in the training, from which the norm statistics of a
+            sub-network that was not trained are taken anew, as `pliant.recalibrated` does; a trained one keeps
+            its own. None = all as in the model.
         info: what to write into the file beside versions, sub-network and image size, such as
             `class_names`, `mean`, `std`, `gmacs` (keys that are not described there are ignored).
 
@@ -120,11 +129,17 @@ def export(
     target, info = Path(path), info or {}
     _check(target, batch, tolerance)
     network, eager, chosen, role = _frozen(model, subnet)
+    recalibrated_on = None
+    if recalibrate_on is not None and not why_not(model, chosen):
+        # The extract shares its tensors with the adapted copy, which therefore still is what the file must agree with.
+        recalibrated_on = recalibrate_(network, (images.to("cpu", torch.float32) for images in recalibrate_on))
     size = image_size or info.get("image_size") or _known_image_size(model)
     inputs = input_spec(network, _positive("image_size", size))
     network, eager = _returning_logits(network, eager, inputs)
 
     metadata = _metadata(chosen, inputs, batch, info)
+    if recalibrated_on is not None:
+        metadata["recalibrated_on"] = recalibrated_on
     program = trace(network, inputs, batch)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pliant-export-") as folder:
@@ -145,6 +160,7 @@ def export(
         format=FORMATS[target.suffix.lower()],
         subnet=chosen,
         role=role,
+        recalibrated_on=recalibrated_on,
         input_shape=inputs.shape,
         batch=batch,
         size_mb=size_mb,

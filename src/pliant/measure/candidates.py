@@ -13,7 +13,7 @@ from pliant.core.adaptive import AdaptiveModule
 from pliant.core.subnet import SubNet
 from pliant.create import identify
 from pliant.extract import extract
-from pliant.recalibrate import recalibrated
+from pliant.recalibrate import recalibrated, why_not
 
 __all__ = ["Candidate", "evaluating", "find_candidates", "model_name"]
 
@@ -47,8 +47,8 @@ def find_candidates(
         model: adaptive or plain.
         subnets: which sub-networks; none = all.
         name: what to call a plain network.
-        recalibrate_on: gives training images with which the norm statistics of every sub-network between
-            the smallest and the largest are measured anew; none = they stay.
+        recalibrate_on: gives training images with which the norm statistics of every sub-network that was not
+            trained are taken anew; none = they stay.
 
     Raises:
         ValueError: an unknown sub-network, or sub-networks asked of a plain network.
@@ -65,7 +65,7 @@ def find_candidates(
     for subnet in model.subnets:
         if subnet not in wanted:
             continue
-        if recalibrate_on is not None and subnet not in (model.space.smallest, model.space.largest):
+        if recalibrate_on is not None and not why_not(model, subnet):
             network = recalibrated(model, subnet, recalibrate_on())
             candidates.append(Candidate(str(subnet), network, run=network, network=network))
         else:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -23,6 +22,7 @@ from pliant.measure.latency import interleaved_ms, summarise_ms, using_threads
 from pliant.measure.memory import peak_memory_mb
 from pliant.measure.operators import count_operators
 from pliant.measure.table import Table
+from pliant.recalibrate import training_images, why_not
 
 if TYPE_CHECKING:
     from pliant.data import Augment, ImageData, Split
@@ -33,8 +33,6 @@ Progress = Callable[[str, int, int], object]
 """Called with what is being measured, how much of it is done, and of how much."""
 
 Row = dict[str, Any]
-
-_RECALIBRATION_BATCH = 128
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -99,7 +97,8 @@ def measure(
         warmup: rounds before that, not recorded.
         through: time the extracted sub-networks, or the model switched to each.
         recalibrate: measure the sub-networks that were not trained with norm statistics taken anew from so
-            many training images, as `pliant.recalibrated` does; 0 = with those of the model.
+            many training images, as `pliant.recalibrated` does; 0 = with those of the model. Where there are none,
+            as in a network without batch norms, nothing is taken anew and the table says nothing of it.
         augment: for `recalibrate`, how the training varied its images. It matters: a network that saw crops
             of padded images has other means than plain images give.
         on_progress: called with what is being measured, how much is done, of how much.
@@ -126,9 +125,9 @@ def measure(
     with evaluating(model):
         batches = None
         if recalibrate:
-            batches = _training_images(data, recalibrate, augment, resolved_device, resolved_dtype)
+            batches = training_images(data, recalibrate, augment, resolved_device, resolved_dtype)
+            info |= {} if why_not(model) else {"recalibrated_on": recalibrate}
         candidates = find_candidates(model, subnets, name, batches)
-        info |= {"recalibrated_on": recalibrate} if recalibrate else {}
         rows = _structure_rows(candidates, image_size, on_progress)
         if data is not None:
             info |= _add_accuracy(rows, candidates, data, split, eval_batch_size, on_progress)
@@ -143,23 +142,6 @@ def measure(
     info |= {"batch_size": batch_size, "dtype": str(resolved_dtype).removeprefix("torch.")}
     info |= {"device": device_name(resolved_device)} | describe_environment()
     return Table(rows, info)
-
-
-def _training_images(
-    data: ImageData | None, count: int, augment: Augment | None, device: torch.device, dtype: torch.dtype
-) -> Callable[[], Iterator[Tensor]]:
-    """Return what gives the same `count` training images, in batches, each time it is called."""
-    if data is None:
-        raise ValueError("recalibrate needs data: the norm statistics come from its training images")
-    if not 0 < count <= len(data.train):
-        raise ValueError(f"recalibrate={count}: allowed are 0 to {len(data.train)}, the training images of {data.name}")
-    batch_size = min(count, _RECALIBRATION_BATCH)
-
-    def batches() -> Iterator[Tensor]:
-        every = data.train.batches(batch_size, device=device, dtype=dtype, shuffle=True, augment=augment)
-        return (images for images, _ in islice(every, count // batch_size))
-
-    return batches
 
 
 def _structure_rows(candidates: Sequence[Candidate], image_size: int, on_progress: Progress) -> list[Row]:
