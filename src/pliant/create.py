@@ -6,6 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -203,7 +204,8 @@ def _candidates(model: nn.Module) -> Iterator[ModelSource]:
         configuration = getattr(model, "pretrained_cfg", None) or {}
         own = [configuration["architecture"]] if configuration.get("architecture") else []
     elif library == "pliant":
-        own = list(MODELS)
+        # Networks may differ in how many classes are usual alone: the one that they are usual for comes first.
+        own = sorted(MODELS, key=lambda name: not _is_usual(name, _num_classes(model)))
     elif library == "transformers":
         yield from _candidates_of_transformers(model)
         return
@@ -214,6 +216,12 @@ def _candidates(model: nn.Module) -> Iterator[ModelSource]:
         yield ModelSource(name=f"{library}:{name}", num_classes=_num_classes(model))
         if options:
             yield ModelSource(name=f"{library}:{name}", num_classes=_num_classes(model), options=options)
+
+
+def _is_usual(name: str, num_classes: int | None) -> bool:
+    """Whether one of our networks tells so many classes apart where nothing is said."""
+    made = MODELS[name]
+    return isinstance(made, partial) and made.keywords.get("num_classes") == num_classes
 
 
 def _candidates_of_transformers(model: nn.Module) -> Iterator[ModelSource]:
@@ -249,8 +257,8 @@ def image_options(model: nn.Module) -> dict[str, Any]:
 def usual_image_size(model: nn.Module) -> int | None:
     """Return the image size in pixels that a model was made for, or tokens of a text; none where nobody knows.
 
-    Where it is not written down, torchvision's take 224 pixels and ours are for CIFAR; of texts 128 tokens
-    are usual.
+    Where it is not written down, torchvision's take 224 pixels, and ours are for CIFAR if they do not say
+    `image_size`; of texts 128 tokens are usual.
     """
     for size in image_options(model).values():
         return size if isinstance(size, int) else size[-1]
@@ -261,7 +269,7 @@ def usual_image_size(model: nn.Module) -> int | None:
     if "transformers" in packages:
         size = getattr(model.config, "image_size", None)
         return (size if isinstance(size, int) else size[-1]) if size else 128
-    return 224 if "torchvision" in packages else 32 if _is_own(model) else None
+    return 224 if "torchvision" in packages else vars(model).get("image_size", 32) if _is_own(model) else None
 
 
 def _is_own(model: nn.Module) -> bool:

@@ -7,10 +7,13 @@ from functools import partial
 
 from torch import nn
 
+from pliant.models.msdnet import PRESETS
 from pliant.models.resnet import CifarResNet
 
 __all__ = ["MODELS"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
-    f"resnet{layers}": partial(CifarResNet, layers) for layers in (20, 32, 44, 56, 110)
+    **{f"resnet{layers}": partial(CifarResNet, layers) for layers in (20, 32, 44, 56, 110)},
+    **PRESETS,
 }
+"""The CIFAR ResNets of He et al., "Deep Residual Learning for Image Recognition", section 4.2; MSDNets."""

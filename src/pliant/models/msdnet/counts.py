@@ -1,0 +1,90 @@
+"""Sizes of an MSDNet by the counting of its papers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pliant.core.inputs import input_spec
+from pliant.models.msdnet.network import MSDNet, steps_of
+
+__all__ = ["paper_counts"]
+
+
+def paper_counts(model: MSDNet, image_size: int) -> list[tuple[float, float]]:
+    """Count operations and parameters up to each exit as the papers do (IMTA, Table 1).
+
+    One image runs through the whole network. To an exit belong all layers before it, also those scales of them that
+    only later exits read, and all classifiers up to its own. Operations are the multiply-accumulates of convolutions
+    (bias not counted), one for every input of a ReLU, the size of the window for every output of a pooling, and
+    weights and biases of linear layers. Norms count as parameters alone.
+
+    What one exit costs by itself is `count_gmacs(model.truncated(number), image_size)` of `pliant.measure.macs`.
+
+    Args:
+        model: with all its exits.
+        image_size: height and width in pixels.
+
+    Returns:
+        For each exit `(cumulative_gmacs, cumulative_params_m)`, in 10^9 and 10^6.
+
+    Raises:
+        ValueError: a truncated network, whose earlier exits are gone.
+    """
+    missing = [str(number) for number, step in enumerate(steps_of(model), start=1) if not step.has_exit]
+    if missing:
+        raise ValueError(f"paper_counts: this MSDNet has no exit {', '.join(missing)}, which counts for the later ones")
+    # A copy on the meta device: it computes shapes and no values, and has no memory for weights.
+    tensors = [*model.parameters(), *model.buffers()]
+    network = copy.deepcopy(model, {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors}).eval()
+    image = input_spec(network, image_size).empty(1, device="meta", dtype=tensors[0].dtype)
+    counts = []
+    parameters = _parameters(network.stem)
+    with torch.no_grad(), _counting(network) as operations:
+        scales = network.stem(image)
+        for step in steps_of(network):
+            scales = step(scales)
+            step.exit(scales)
+            parameters += _parameters(step)
+            counts.append((sum(operations) / 1e9, parameters / 1e6))
+    return counts
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@contextmanager
+def _counting(network: nn.Module) -> Iterator[list[int]]:
+    """Yield a list to which every layer that runs in this block adds its operations."""
+    operations: list[int] = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        operations.append(_operations(module, inputs[0], output))
+
+    handles = [module.register_forward_hook(count) for module in network.modules() if not list(module.children())]
+    try:
+        yield operations
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _operations(module: nn.Module, x: Tensor, output: Tensor) -> int:
+    match module:
+        case nn.Conv2d():
+            return output.numel() * module.weight[0].numel()
+        case nn.ReLU():
+            return x.numel()
+        case nn.MaxPool2d():
+            assert isinstance(module.kernel_size, int)
+            return output.numel() * module.kernel_size**2
+        case nn.AdaptiveAvgPool2d():
+            return x.numel()
+        case nn.Linear():
+            return module.weight.numel() + module.bias.numel()
+    return 0
