@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,18 @@ def test_more_images_than_there_are_and_data_that_nobody_needs(refused, run, tmp
     assert "recalibrate=999: allowed are 0 to 14" in line
     assert "--recalibrate" in refused("export", run, tmp_path / "net.pt2", "--data", "digits")
     assert not (tmp_path / "net.pt2").exists()
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "info", "said"), [(85, {}, "TFF, FTT: "), (89, {}, ""), (85, {"recalibrated_on": 8}, "")]
+)
+def test_untrained_networks_that_fall_behind_are_told_what_helps(cli, run, monkeypatch, accuracy, info, said) -> None:
+    accuracies = {"TTT": 90.0, "TFF": accuracy, "FTT": accuracy, "FFF": 92.0}
+    rows = [{"subnet": subnet, "acc1": float(value)} for subnet, value in accuracies.items()]
+    info = info | {"threads": 1, "device": "cpu", "cpu": "", "image_size": 16, "batch_size": 1, "dtype": "float32"}
+    # Not by a dotted name: `pliant.measure` is the function.
+    monkeypatch.setattr(import_module("pliant.measure.run"), "measure", lambda *given, **options: Table(rows, info))
+    result = cli("measure", run)
+    assert result.status == 0, result.err
+    assert ("try --recalibrate 14, here and with pliant export" in result.err) == bool(said)
+    assert said in result.err

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pliant.report import words
+from pliant.report import listing, words
 from pliant.report.content import read_run
 from pliant.report.scatter import costs_of
 
@@ -86,6 +86,17 @@ def test_the_commands_work_on_this_table(folders):
     pick, export = words.commands(run)
     assert pick == "pliant pick run --latency-ms 1.6" and export.endswith("net.onnx --subnet TTF")
     assert run.table.pick(latency_ms=1.6)["subnet"] == "TTF"
+
+
+def test_what_was_measured_with_statistics_taken_anew_is_shipped_with_them(folders):
+    run = read(folders, folders.rows(), recalibrated_on=5120)
+    assert words.commands(run)[1] == "pliant export run net.onnx --subnet TTF --recalibrate 5120"
+    assert words.details(run).endswith("without training of their own, with norm statistics of their own.")
+    assert ("Norms", "statistics of untrained sub-networks from 5,120 training images") in listing.measured_how(run)
+    # Without accuracies the smallest is shipped, which was trained.
+    rows = [{key: value for key, value in row.items() if key != "acc1"} for row in folders.rows()]
+    (export,) = words.commands(read(folders, rows, recalibrated_on=5120))
+    assert export == "pliant export run net.onnx --subnet TTT"
 
 
 def test_small_networks_count_in_millions(folders):

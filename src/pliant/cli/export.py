@@ -45,7 +45,9 @@ def export(
     from pliant.export import export as write
 
     if data is not None and not recalibrate:
-        raise ValueError(f"--data {data}: only --recalibrate needs images; leave --data out, or add --recalibrate 5120")
+        raise ValueError(
+            f"--data {data}: only --recalibrate needs images; add it with their number, or leave --data out"
+        )
     network, info = load_run(run, model)
     batches, statistics = None, _Statistics()
     if recalibrate:

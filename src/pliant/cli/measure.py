@@ -13,9 +13,17 @@ from pliant.cli.networks import load_run, table_path
 from pliant.cli.show import note, progress_bar, show
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pliant.data import Augment, ImageData
+    from pliant.measure.table import Table
 
 __all__ = ["measure"]
+
+_MUCH = 2
+"""Points by which untrained sub-networks of a well-trained network do not fall."""
+_ENOUGH = 5120
+"""Images for norm statistics: as many as the figures in docs/results.md took."""
 
 
 class Part(StrEnum):
@@ -81,7 +89,25 @@ def measure(
     table.info["model"] = info["model"]
     table.save(table_path(run))
     show(table.rows, as_json=json, title=headline(table.info))
+    fallen = _fallen(table, network)
+    if fallen:
+        note(
+            f"{', '.join(fallen)}: less accurate than the trained ones by more than {_MUCH} points. They run with norm "
+            f"statistics of others: try --recalibrate {min(_ENOUGH, len(images.train))}, here and with pliant export."
+        )
     note(f"Written to {table_path(run)}. Next: pliant pick {run} --latency-ms ..., or pliant report {run}")
+
+
+def _fallen(table: Table, model: nn.Module) -> list[str]:
+    """The untrained sub-networks that new norm statistics are likely to help."""
+    from pliant.recalibrate import why_not
+
+    if "recalibrated_on" in table.info or why_not(model):
+        return []
+    accuracies = {row["subnet"]: row["acc1"] for row in table.rows if "acc1" in row}
+    untrained = [subnet for subnet in accuracies if not why_not(model, subnet)]
+    trained = [accuracies[subnet] for subnet in accuracies if subnet not in untrained]
+    return [subnet for subnet in untrained if trained and accuracies[subnet] < min(trained) - _MUCH]
 
 
 def load_data_of(run: Path, spec: str | None, info: Mapping[str, Any]) -> ImageData:

@@ -84,6 +84,10 @@ def measured_how(run: Run) -> Facts:
     if info.get("data"):
         images = f"{info['images']:,} " if info.get("images") else ""
         facts.append(("Accuracy", f"on {images}{info.get('split', '')} images of {info['data']}".replace("  ", " ")))
+    if info.get("recalibrated_on"):
+        facts.append(
+            ("Norms", f"statistics of untrained sub-networks from {info['recalibrated_on']:,} training images")
+        )
     if any("latency_ms" in row for row in run.rows):
         facts.append(("Latency", _latency_how(info, len(run.rows))))
     if info.get("image_size"):

@@ -83,8 +83,8 @@ def commands(run: Run) -> list[str]:
             middle = next(row for row in run.rows if row["subnet"] == front[len(front) // 2])
             budget = _rounded_up(middle[cost])
             chosen = run.table.pick(**{cost: budget})["subnet"]
-            return [f"pliant pick {folder} {option} {budget:g}", f"pliant export {folder} net.onnx --subnet {chosen}"]
-    return [f"pliant export {folder} net.onnx --subnet {run.smallest['subnet']}"]
+            return [f"pliant pick {folder} {option} {budget:g}", _export(run, folder, chosen)]
+    return [_export(run, folder, run.smallest["subnet"])]
 
 
 def uncertainty(run: Run) -> str:
@@ -151,6 +151,14 @@ def key_figures(run: Run, costs: Mapping[str, Cost]) -> list[dict[str, str]]:
     return figures
 
 
+def _export(run: Run, folder: str, subnet: str) -> str:
+    """The command that ships the network of that row, with the norm statistics that it was measured with."""
+    count = run.table.info.get("recalibrated_on")
+    trained = (run.smallest["subnet"], run.largest["subnet"])
+    anew = f" --recalibrate {count}" if count and subnet not in trained else ""
+    return f"pliant export {folder} net.onnx --subnet {subnet}{anew}"
+
+
 def _rounded_up(value: float) -> float:
     """Two digits, not below the value."""
     step = 10.0 ** (math.floor(math.log10(value)) - 1)
@@ -199,7 +207,8 @@ def _untrained(run: Run) -> str:
     names = " and ".join([", ".join(trained[:-1]), trained[-1]] if len(trained) > 1 else trained)
     verb = "was" if len(trained) == 1 else "were"
     count = "one other shares their weights" if len(others) == 1 else f"{len(others)} others share their weights"
-    return f"Only {names} {verb} trained; the {count} and {reach} without training of their own."
+    own = ", with norm statistics of their own" if run.table.info.get("recalibrated_on") else ""
+    return f"Only {names} {verb} trained; the {count} and {reach} without training of their own{own}."
 
 
 def _alone(run: Run) -> str:
