@@ -16,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+PLAIN, RECALIBRATED = "test_acc1", "test_acc1_recalibrated"
 MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
@@ -38,16 +39,19 @@ def tables(path: Path) -> str:
 
 
 def study(runs: Mapping[str, Any], recipe: str | None = None) -> str:
-    """One line a sub-network, one column a training; networks trained on their own share a column."""
+    """One line a sub-network, one column a training; networks trained on their own share a column.
+
+    A training whose sub-networks have other accuracies with norm statistics taken anew has a second column for them.
+    """
     alone = {name: run for name, run in runs.items() if len(run["subnets"]) == 1}
-    together = {name: run for name, run in runs.items() if name not in alone}
+    together = dict(columns({name: run for name, run in runs.items() if name not in alone}))
     gmacs = {key: row["gmacs"] for run in runs.values() for key, row in run["subnets"].items()}
     lines = []
     for subnet in sorted(gmacs, key=lambda name: gmacs[name]):
         own = [accuracy(run["subnets"][subnet]) for run in alone.values() if subnet in run["subnets"]]
-        others = [accuracy(run["subnets"][subnet]) for run in together.values()]
+        others = [accuracy(rows[subnet], figure) for rows, figure in together.values()]
         lines.append([subnet, f"{gmacs[subnet]:.4f}", *(own or ["-"] if alone else []), *others])
-    heads = ["sub-network", "GMACs", *(["trained individually"] if alone else []), *(f"`{name}`" for name in together)]
+    heads = ["sub-network", "GMACs", *(["trained individually"] if alone else []), *together]
     how = {f"seeds {', '.join(map(str, run['seeds']))}; {run['epochs']} epochs" for run in runs.values()}
     if len(how) == 1:
         said = how.pop()
@@ -56,12 +60,30 @@ def study(runs: Mapping[str, Any], recipe: str | None = None) -> str:
             f"{name}: seeds {', '.join(map(str, run['seeds']))}, {run['epochs']} epochs" for name, run in runs.items()
         )
     said = f"`{recipe}`; {said}" if recipe else said
-    return f"{markdown(heads, lines)}\n\nTest accuracy in %, mean ± standard deviation over seeds ({said})."
+    anew = ""
+    if any(figure == RECALIBRATED for _, figure in together.values()):
+        anew = (
+            " Recalibrated: sub-networks that were not trained have norm statistics of their own, from training images "
+            "(`pliant measure --recalibrate`, `pliant export --recalibrate`)."
+        )
+    return f"{markdown(heads, lines)}\n\nTest accuracy in %, mean ± standard deviation over seeds ({said}).{anew}"
 
 
-def accuracy(row: Mapping[str, float]) -> str:
-    spread = f" ± {row['test_acc1_std']:.2f}" if "test_acc1_std" in row else ""
-    return f"{row['test_acc1']:.2f}{spread}"
+def columns(runs: Mapping[str, Any]) -> Iterable[tuple[str, tuple[Mapping[str, Any], str]]]:
+    """The headings of trainings, and for each its sub-networks and which of their figures it shows."""
+    for name, run in runs.items():
+        rows = run["subnets"]
+        yield f"`{name}`", (rows, PLAIN)
+        known = [row for row in rows.values() if RECALIBRATED in row]
+        if any(accuracy(row, RECALIBRATED) != accuracy(row, PLAIN) for row in known):
+            yield f"`{name}`, recalibrated", (rows, RECALIBRATED)
+
+
+def accuracy(row: Mapping[str, float], figure: str = PLAIN) -> str:
+    if figure not in row:
+        return "-"
+    spread = f" ± {row[f'{figure}_std']:.2f}" if f"{figure}_std" in row else ""
+    return f"{row[figure]:.2f}{spread}"
 
 
 def structure(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -57,6 +57,26 @@ def test_a_study_has_mean_and_spread_and_the_networks_trained_alone(script, tmp_
     assert "old" not in text
 
 
+def test_accuracies_with_norm_statistics_taken_anew_stand_beside_the_plain_ones(script, tmp_path) -> None:
+    def run(anew: float | None) -> dict:
+        untrained = {"gmacs": 0.03, "test_acc1": 66.6, "test_acc1_std": 1.8}
+        if anew is not None:
+            untrained |= {"test_acc1_recalibrated": anew, "test_acc1_recalibrated_std": 0.1}
+        trained = {"gmacs": 0.02, "test_acc1": 83.1, "test_acc1_recalibrated": 83.1}
+        return {"seeds": [0, 1], "epochs": 4, "subnets": {"TT": trained, "FT": untrained}}
+
+    runs = {"after": run(82.4), "same": run(66.6), "none": run(None)}
+    runs["same"]["subnets"]["FT"]["test_acc1_recalibrated_std"] = 1.8
+    write(tmp_path, "some.json", {"study": "some", "runs": runs})
+    text = script.page("<!-- results: some -->\n<!-- end of results -->", tmp_path)
+    assert "| sub-network | GMACs | `after` | `after`, recalibrated | `same` | `none` |" in text
+    assert "| TT | 0.0200 | 83.10 | 83.10 | 83.10 | 83.10 |" in text
+    assert "| FT | 0.0300 | 66.60 ± 1.80 | 82.40 ± 0.10 | 66.60 ± 1.80 | 66.60 ± 1.80 |" in text
+    assert "pliant export --recalibrate" in text
+    write(tmp_path, "some.json", {"study": "some", "runs": {"none": run(None)}})
+    assert "ecalibrate" not in script.page("<!-- results: some -->\n<!-- end of results -->", tmp_path)
+
+
 def test_runs_of_unequal_length_say_how_long_each_was(script, tmp_path) -> None:
     rows = {"TT": {"gmacs": 0.02, "test_acc1": 50.0}, "FF": {"gmacs": 0.04, "test_acc1": 90.0}}
     runs = {name: {"seeds": [0], "epochs": epochs, "subnets": rows} for name, epochs in (("before", 20), ("after", 4))}
