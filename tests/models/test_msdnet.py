@@ -79,13 +79,17 @@ def test_a_transition_keeps_half_of_the_channels():
     assert channels[4] == [4 * ((base[3] + 6) // 2 + 4 * 6)]
 
 
-def test_a_layer_keeps_its_input_and_adds_new_features():
+def test_a_layer_keeps_its_input_and_adds_features_of_the_finer_scale_then_of_its_own():
     model = make("lin_grow")
     before = model.stem(images(model))
     after = model.steps[0](before)
-    for x, y in zip(before, after, strict=True):
+    layer = model.steps[0].layers[0]
+    for number, (x, y) in enumerate(zip(before, after, strict=True)):
         assert torch.equal(y[:, : x.shape[1]], x)
         assert y.shape[1] == x.shape[1] * 6 // 4  # 4 base channels, 2 new ones
+        scale = layer[f"scale{number}"]
+        new = [scale.down(before[number - 1])] if number else []
+        assert torch.equal(y[:, x.shape[1] :], torch.cat([*new, scale.same(x)], dim=1))
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -294,7 +298,7 @@ def test_memory_format_and_lower_precision():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_it_compiles_to_one_graph():
-    model = make("lin_grow")
+    model = make("even", exits=2)
     x = images(model)
     torch._dynamo.reset()
     with torch.no_grad():
