@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pliant.create import create_model
     from pliant.data import load_data
     from pliant.depth.config import Depth
+    from pliant.exits.config import Exits
     from pliant.export import export
     from pliant.extract import extract
     from pliant.measure import measure
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Depth",
+    "Exits",
     "Objective",
     "Plan",
     "Recipe",
@@ -50,6 +52,7 @@ __all__ = [
 
 _HOMES = {
     "Depth": "pliant.depth.config",
+    "Exits": "pliant.exits.config",
     "Objective": "pliant.train.objective",
     "Plan": "pliant.core.plan",
     "Recipe": "pliant.train.recipe",

@@ -8,13 +8,15 @@ from typing import Any, TypeVar
 from torch import nn
 
 from pliant import readers
+from pliant.axes import Axes
 from pliant.core.adaptive import Adaptation, AdaptiveModule, StageEnd
 from pliant.core.anatomy import Anatomy
 from pliant.core.config import Config
+from pliant.core.subnet import SubNetSpace
 from pliant.core.surgery import refuse_unfit
 from pliant.core.switch import Switch
 from pliant.depth import transform as depth
-from pliant.depth.config import Depth
+from pliant.exits import transform as exits
 
 __all__ = ["adapt_", "adapt_as_"]
 
@@ -41,7 +43,7 @@ def adapt_(model: ModelT, *configs: Config, example: Any = None) -> ModelT:
             model is then unchanged.
     """
     _refuse_adapted(model)
-    _the_one(configs)
+    _by_axis(configs)
     adapt_as_(model, readers.read(model, example), *configs)
     _say_what_cannot_skip(model)
     return model
@@ -54,18 +56,31 @@ def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config) -> ModelT:
         ValueError: as `adapt_`.
     """
     _refuse_adapted(model)
-    config = _the_one(configs)
-    anatomy = depth.grouped(anatomy, config)
+    wanted = _by_axis(configs)
+    if wanted.depth:
+        anatomy = depth.grouped(anatomy, wanted.depth)
     # Everything that can be refused is refused before the first change.
-    switch = Switch(depth.subnet_space(anatomy, config))
+    switch = Switch(_space(anatomy, wanted), chained=bool(wanted.exits and wanted.exits.collaboration != "none"))
     ends = [stage.blocks[-1].path for stage in anatomy.stages]
-    refuse_unfit(model, [*depth.changed_paths(anatomy, config), *ends], reserved=("subnet", "features"))
+    changed = depth.changed_paths(anatomy, wanted.depth) if wanted.depth else []
+    changed += exits.changed_paths(anatomy, wanted.exits) if wanted.exits else []
+    refuse_unfit(model, [*changed, *ends], reserved=("subnet", "features", "exits"))
+    if wanted.exits:
+        exits.refuse_unfit(model, anatomy, wanted.exits)
 
-    depth.adapt_(model, anatomy, config, switch)
+    if wanted.depth:
+        depth.adapt_(model, anatomy, wanted.depth, switch)
     for stage, end in zip(anatomy.stages, ends, strict=True):
         StageEnd.make_(model.get_submodule(end), switch, stage.channel_dim)
+    if wanted.exits:
+        exits.adapt_(model, anatomy, wanted.exits, switch)
     AdaptiveModule.make_(model, Adaptation(anatomy=anatomy, configs=configs, switch=switch))
     return model
+
+
+def _space(anatomy: Anatomy, wanted: Axes) -> SubNetSpace:
+    skippable = depth.subnet_space(anatomy, wanted.depth).skippable_blocks if wanted.depth else ()
+    return SubNetSpace(skippable, exits.exit_stages(anatomy, wanted.exits) if wanted.exits else ())
 
 
 def _refuse_adapted(model: nn.Module) -> None:
@@ -73,10 +88,11 @@ def _refuse_adapted(model: nn.Module) -> None:
         raise ValueError(f"this {type(model).__name__} is adapted already, with {_names(model.configs)}")
 
 
-def _the_one(configs: tuple[Config, ...]) -> Depth:
-    if len(configs) != 1 or not isinstance(configs[0], Depth):
-        raise ValueError(f"adapt_: got {_names(configs) or 'no config'}, expected one of: pliant.Depth(...)")
-    return configs[0]
+def _by_axis(configs: tuple[Config, ...]) -> Axes:
+    try:
+        return Axes.of(configs)
+    except ValueError as error:
+        raise ValueError(f"adapt_: {error}") from None
 
 
 def _names(configs: tuple[Config, ...]) -> str:
@@ -86,7 +102,8 @@ def _names(configs: tuple[Config, ...]) -> str:
 def _say_what_cannot_skip(model: nn.Module) -> None:
     """Warn of stages of one block, unless somebody said how many blocks are mandatory."""
     assert isinstance(model, AdaptiveModule)
-    if any(isinstance(config, Depth) and config.mandatory is not None for config in model.configs):
+    wanted = Axes.of(model.configs).depth
+    if wanted is None or wanted.mandatory is not None:
         return
     single = [
         f"{number} ({stage.blocks[0].path})"

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 import pliant
 from pliant import readers
 from pliant.adapt import adapt_as_
+from pliant.axes import AXES
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.anatomy import Anatomy
 from pliant.core.config import Config
 from pliant.core.weights import CheckpointError, first_three, misfits, shapes, tied_names
 from pliant.core.wrapped import refuse_wrapped
 from pliant.create import ModelSource, identify
-from pliant.depth.config import Depth
-from pliant.extract import extract
+from pliant.extract import extract, original
 from pliant.foreign import recognise
 from pliant.own import is_own
 
@@ -34,7 +34,6 @@ __all__ = ["CheckpointError", "load", "read_info", "save", "write_atomically"]
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 CARD = "pliant.json"
-CONFIGS: dict[str, type[Config]] = {"depth": Depth}
 
 
 @contextmanager
@@ -89,11 +88,11 @@ def save(
     anatomy = model.anatomy if isinstance(model, AdaptiveModule) else anatomy
     traced = anatomy is not None and anatomy.traced
     if source is None:
-        original = extract(model, "largest", share=True) if isinstance(model, AdaptiveModule) else model
-        source = identify(original)
+        plain = original(model) if isinstance(model, AdaptiveModule) else model
+        source = identify(plain)
         if source is None and not traced:
             raise ValueError(
-                f"save: no library makes a {type(original).__name__} of this structure from its name alone; "
+                f"save: no library makes a {type(plain).__name__} of this structure from its name alone; "
                 "pass source=ModelSource(name=..., options=...)"
             )
     card = {
@@ -161,7 +160,7 @@ def load(
 
 def _load_saved(directory: Path, given: str | ModelSource | nn.Module | None) -> nn.Module:
     card = _read_card(directory)
-    configs = tuple(CONFIGS[name].from_dict(fields) for name, fields in card["adapt"].items())
+    configs = tuple(AXES[name].from_dict(fields) for name, fields in card["adapt"].items())
     model = _original(directory, card, given)
     name = card["model"]["name"] if card["model"] else type(model).__name__
     if configs:
@@ -225,7 +224,7 @@ def versions() -> dict[str, str]:
 
 
 def _key(config: Config) -> str:
-    return next(name for name, kind in CONFIGS.items() if type(config) is kind)
+    return next(name for name, kind in AXES.items() if type(config) is kind)
 
 
 def _read_card(directory: Path) -> dict[str, Any]:
@@ -245,7 +244,7 @@ def _read_card(directory: Path) -> dict[str, Any]:
             f"{path} has format {card['format']}, from a newer version; this pliant knows up to {FORMAT}"
         )
     missing = [key for key in ("model", "adapt", "only", "info") if key not in card]
-    unknown = [name for name in card.get("adapt", ()) if name not in CONFIGS]
+    unknown = [name for name in card.get("adapt", ()) if name not in AXES]
     if missing or unknown:
         raise CheckpointError(f"{path} is corrupt: {'no ' if missing else 'unknown '}{(missing or unknown)[0]!r}")
     return card

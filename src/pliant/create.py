@@ -88,15 +88,18 @@ def _create_torchvision(model: str, num_classes: int | None, pretrained: bool, o
         created = torchvision.models.get_model(model, weights=weights, **options)
     else:
         created = torchvision.models.get_model(model, weights=weights, num_classes=num_classes, **options)
-    path, head = _last_linear(created)
-    if num_classes is not None and head.out_features != num_classes:
-        replace(created, path, nn.Linear(head.in_features, num_classes))
+    if pretrained and num_classes is not None:
+        _resize_classifier_(created, model, num_classes)
     return created
 
 
-def _last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
-    """The classifier of any of torchvision's networks and of ours."""
-    return [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+def _resize_classifier_(created: nn.Module, model: str, num_classes: int) -> None:
+    layers = [(path, module) for path, module in created.named_modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise ValueError(f"torchvision:{model}: its pretrained classifier has no linear layer to replace")
+    path, head = layers[-1]
+    if head.out_features != num_classes:
+        replace(created, path, nn.Linear(head.in_features, num_classes))
 
 
 def _create_timm(model: str, num_classes: int | None, pretrained: bool, options: dict[str, Any]) -> nn.Module:

@@ -7,14 +7,16 @@ import copy
 from torch import nn
 
 from pliant import readers
+from pliant.axes import Axes
 from pliant.core.adaptive import AdaptiveModule, StageEnd
+from pliant.core.anatomy import Anatomy
 from pliant.core.subnet import SubNet
 from pliant.core.surgery import shared_copy
 from pliant.core.wrapped import refuse_wrapped
 from pliant.depth import transform as depth
-from pliant.depth.config import Depth
+from pliant.exits import transform as exits
 
-__all__ = ["extract"]
+__all__ = ["extract", "original"]
 
 
 def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.Module:
@@ -34,12 +36,31 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
         raise ValueError(f"extract: this {type(model).__name__} has no sub-networks; adapt it first with pliant.adapt_")
     chosen = model.space.parse(subnet)
     plain = shared_copy(model)
-    adaptation = plain._adaptation
+    anatomy, wanted = plain.anatomy, Axes.of(plain.configs)
     AdaptiveModule.unmake_(plain)
-    for stage in adaptation.anatomy.stages:
-        StageEnd.unmake_(plain.get_submodule(stage.blocks[-1].path))
-    for config in adaptation.configs:
-        assert isinstance(config, Depth)
-        depth.bake_(plain, adaptation.anatomy, config, chosen)
-    readers.settle_(plain, adaptation.anatomy)
+    # The wings leave in the opposite order of their coming, so that each finds what it made.
+    skipped = depth.skipped_paths(anatomy, wanted.depth, chosen) if wanted.depth else []
+    ending = exits.unmake_(plain, anatomy, wanted.exits, chosen, skipped) if wanted.exits else None
+    _bake_depth_(plain, anatomy, wanted, chosen)
+    if wanted.exits and ending:
+        plain = exits.bake_(plain, wanted.exits, ending)
     return plain if share else copy.deepcopy(plain)
+
+
+def original(model: AdaptiveModule) -> nn.Module:
+    """Return the network that was adapted, over the same tensors: the super-net with the exits that it brought."""
+    plain = shared_copy(model)
+    anatomy, wanted = plain.anatomy, Axes.of(plain.configs)
+    AdaptiveModule.unmake_(plain)
+    if wanted.exits:
+        exits.remove_(plain, anatomy, wanted.exits)
+    _bake_depth_(plain, anatomy, wanted, model.space.largest)
+    return plain
+
+
+def _bake_depth_(plain: nn.Module, anatomy: Anatomy, wanted: Axes, chosen: SubNet) -> None:
+    for stage in anatomy.stages:
+        StageEnd.unmake_(plain.get_submodule(stage.blocks[-1].path))
+    if wanted.depth:
+        depth.bake_(plain, anatomy, wanted.depth, chosen)
+    readers.settle_(plain, anatomy)

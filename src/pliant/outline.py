@@ -7,6 +7,7 @@ from torch import nn
 from pliant.core.adaptive import AdaptiveModule, StageEnd
 from pliant.core.anatomy import Stage
 from pliant.depth.modules import NormsCalled, SkippableBlock
+from pliant.exits.modules import ExitPoint
 
 __all__ = ["stage_lines"]
 
@@ -19,8 +20,8 @@ def stage_lines(model: nn.Module) -> list[str]:
     """
     if not isinstance(model, AdaptiveModule):
         return []
-    counts = zip(model.anatomy.stages, model.space.skippable_blocks, strict=True)
-    return [_line(model, stage, skippable) for stage, skippable in counts]
+    skippable = model.space.skippable_blocks or (0,) * len(model.anatomy.stages)
+    return [_line(model, stage, count) for stage, count in zip(model.anatomy.stages, skippable, strict=True)]
 
 
 def _line(model: nn.Module, stage: Stage, skippable: int) -> str:
@@ -41,6 +42,6 @@ def _where(stage: Stage) -> str:
 def _plain_class(block: nn.Module) -> type:
     """The class of a block before it was adapted."""
     kind = type(block)
-    while kind.__mro__[1] in (StageEnd, SkippableBlock, NormsCalled):
+    while kind.__mro__[1] in (ExitPoint, StageEnd, SkippableBlock, NormsCalled):
         kind = kind.__mro__[2]
     return kind

@@ -1,4 +1,4 @@
-"""Libraries look at what a network's forward takes; it is what it was, and `subnet` and `features`."""
+"""Libraries look at what a network's forward takes; it is what it was, and `subnet`, `features` and `exits`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pliant.core.anatomy import Anatomy, Block, Stage
 
 
 @pytest.mark.parametrize("library", ["own", "timm ViT", "torchvision ViT", "transformers ViT", "transformers Llama"])
-def test_the_signature_is_the_model_s_own_and_two_keywords(library, make):
+def test_the_signature_is_the_model_s_own_and_three_keywords(library, make):
     before = inspect.signature(make(library, adapted=False).forward)
     model = make(library)
     after = inspect.signature(model.forward)
@@ -21,6 +21,7 @@ def test_the_signature_is_the_model_s_own_and_two_keywords(library, make):
     assert [(parameter.name, parameter.kind.name) for parameter in added] == [
         ("subnet", "KEYWORD_ONLY"),
         ("features", "KEYWORD_ONLY"),
+        ("exits", "KEYWORD_ONLY"),
     ]
     assert [p for p in after.parameters.values() if p not in added] == list(before.parameters.values())
     for path, module in model.named_modules():

@@ -109,7 +109,7 @@ def test_what_is_no_config_is_refused():
     model = pliant.create_model("pliant:resnet20")
     with pytest.raises(ValueError, match="no config"):
         pliant.adapt_(model)
-    with pytest.raises(ValueError, match=r"expected one of: pliant\.Depth"):
+    with pytest.raises(ValueError, match=r"expected at most one each of: pliant\.Depth"):
         pliant.adapt_(model, "depth")  # type: ignore[arg-type]
 
 

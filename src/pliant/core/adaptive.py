@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from pliant.core.anatomy import Anatomy
 from pliant.core.config import Config
+from pliant.core.inputs import logits_of
+from pliant.core.leaving import Decide, Left
 from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.core.surgery import demote, mix_in
 from pliant.core.switch import Switch
@@ -66,26 +68,71 @@ class AdaptiveModule(nn.Module):
             "the sub-network; use DistributedDataParallel, one process for each device"
         )
 
-    def forward(self, *args: Any, subnet: str | SubNet | None = None, features: bool = False, **kwargs: Any) -> Any:
+    def forward(
+        self,
+        *args: Any,
+        subnet: str | SubNet | None = None,
+        features: bool = False,
+        exits: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         """Run one sub-network.
 
         Args:
             *args: what the model's own forward takes.
             subnet: which one, as a value or text; none = the super-net.
             features: also return the outputs of all stages, averaged over positions.
+            exits: return what every exit answers, up to the sub-network's own.
             **kwargs: what the model's own forward takes.
 
         Returns:
-            What the model's own forward returns; with `features`, a pair of that and a list with one
+            What the model's own forward returns, or the logits `[batch, classes]` of an early exit; with `exits` a
+            list of logits, the first exit's first; with `features`, a pair of that and a list with one
             `[batch, channels]` tensor a stage.
 
         Raises:
-            ValueError: the model has no such sub-network.
+            ValueError: the model has no such sub-network, or no exits.
         """
         recorded: list[Tensor] | None = [] if features else None
-        with self._adaptation.switch.running(subnet, recorded):
-            output = super().forward(*args, **kwargs)
+        with self._adaptation.switch.running(subnet, recorded, every_exit=exits) as exit_pass:
+            try:
+                output = super().forward(*args, **kwargs)
+            except Left as left:
+                output = left.args[0]
+        if exits:
+            if exit_pass is None:
+                raise ValueError(f"exits: this {type(self).__name__} has one classifier; adapt it with pliant.Exits()")
+            # The last exit is the network's own end, which knows nothing of passes.
+            answers = {**exit_pass.logits, exit_pass.last: logits_of(output)}
+            output = [answers[number] for number in range(1, exit_pass.last + 1)]
         return (output, recorded) if features else output
+
+    def leave_early(
+        self, *args: Any, decide: Decide, subnet: str | SubNet | None = None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Run a batch that shrinks: at every exit the inputs leave that are decided, and the others go on.
+
+        Args:
+            *args: what the model's own forward takes.
+            decide: called at every exit before that of `subnet` with its number, counted from 1, and the logits
+                `[inputs still inside, classes]`; says which of these leave, `[inputs still inside]` of bool.
+            subnet: the sub-network that answers those who never leave before; none = the super-net.
+            **kwargs: what the model's own forward takes.
+
+        Returns:
+            Logits `[batch, classes]`, and the exit at which each input left, `[batch]`.
+
+        Raises:
+            ValueError: the model has no such sub-network, or no exits.
+        """
+        with self._adaptation.switch.running(subnet, decide=decide) as exit_pass:
+            if exit_pass is None:
+                kind = type(self).__name__
+                raise ValueError(f"leave_early: this {kind} has one classifier; adapt it with pliant.Exits()")
+            try:
+                return exit_pass.finish(logits_of(super().forward(*args, **kwargs)))
+            except Left:
+                return exit_pass.answers()
 
 
 class StageEnd(nn.Module):

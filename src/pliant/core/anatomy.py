@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
-__all__ = ["Anatomy", "Block", "SelfDescribing", "Stage"]
+from torch import nn
+
+__all__ = ["Anatomy", "Block", "SelfDescribing", "Stage", "Truncatable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,4 +116,13 @@ class SelfDescribing(Protocol):
 
     def anatomy(self) -> Anatomy:
         """Return the model's stages, blocks, norms and head."""
+        ...
+
+
+@runtime_checkable
+class Truncatable(Protocol):
+    """A network that brings exits and can end at one of them, as a network of its own class."""
+
+    def truncated(self, number: int) -> nn.Module:
+        """Return the network up to exit `number`, counted from 1; its tensors are this one's."""
         ...

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
+from pliant.core.leaving import Decide, ExitPass
 from pliant.core.passes import PassLog
 from pliant.core.subnet import SubNet, SubNetSpace
 
@@ -25,8 +26,11 @@ class Switch:
     `extract(model, subnet, share=True)`, a static module over the same weights.
     """
 
-    def __init__(self, space: SubNetSpace) -> None:
+    def __init__(self, space: SubNetSpace, *, chained: bool = False) -> None:
+        """Know the sub-networks of `space`; `chained` exits need the answers of those before them."""
         self.space = space
+        self.exit_pass: ExitPass | None = None
+        self._chained = chained
         self._largest = space.largest.depth
         self._running: tuple[bool, ...] | None = None
         self._features: list[Tensor] | None = None
@@ -34,9 +38,8 @@ class Switch:
         self._log = PassLog(self._largest)
         # Text to flags, filled once: a dictionary look-up is all that switching costs, and all that a
         # compiler has to guard on.
-        self._known = {name: space.parse(name).depth for subnet in space for name in (str(subnet), f"depth={subnet}")}
-        self._known |= {"largest": self._largest, "smallest": space.smallest.depth}
-        self._all = frozenset(subnet.depth for subnet in space)
+        self._known = {name: (subnet.depth, subnet.exit) for name, subnet in space.names.items()}
+        self._all = frozenset(space)
 
     def skips(self, stage: int) -> bool:
         """Whether `stage` skips its skippable sub-path in the pass that is running."""
@@ -67,20 +70,39 @@ class Switch:
             self._features.append(stage_output.mean(positions) if positions else stage_output)
 
     @contextmanager
-    def running(self, subnet: str | SubNet | None, features: list[Tensor] | None) -> Iterator[None]:
-        """Make `subnet` active; stage outputs, pooled to `[batch, channels]`, are put into `features`."""
-        flags = self._flags(subnet)
-        before = self._running, self._features, self._learns
+    def running(
+        self,
+        subnet: str | SubNet | None,
+        features: list[Tensor] | None = None,
+        *,
+        every_exit: bool = False,
+        decide: Decide | None = None,
+    ) -> Iterator[ExitPass | None]:
+        """Make `subnet` active.
+
+        Args:
+            subnet: which; none = the super-net.
+            features: stage outputs, pooled to `[batch, channels]`, are put into it.
+            every_exit: all exits up to that of `subnet` answer.
+            decide: which inputs leave at an exit.
+
+        Yields:
+            What happens at the exits; none where the model has no such axis.
+        """
+        flags, exit_number = self._chosen(subnet)
+        before = self._running, self._features, self._learns, self.exit_pass
         learns = torch.is_grad_enabled()
         self._running, self._features, self._learns = flags, features, learns
+        if exit_number is not None:
+            self.exit_pass = ExitPass(exit_number, every=every_exit or self._chained, decide=decide)
         # A compiler settles what is computed again in advance.
         logged = learns and not torch.compiler.is_compiling()
         if logged:
             self._log.note(flags)
         try:
-            yield
+            yield self.exit_pass
         finally:
-            self._running, self._features, self._learns = before
+            self._running, self._features, self._learns, self.exit_pass = before
             if logged:
                 self._log.note(before[0] or self._largest)
 
@@ -95,12 +117,13 @@ class Switch:
     def _ask_the_log(self) -> tuple[bool, ...]:
         return self._log.current()
 
-    def _flags(self, subnet: str | SubNet | None) -> tuple[bool, ...]:
+    def _chosen(self, subnet: str | SubNet | None) -> tuple[tuple[bool, ...], int | None]:
         if subnet is None:
-            return self._largest
+            return self._known["largest"]
         if isinstance(subnet, str):
             if subnet in self._known:
                 return self._known[subnet]
-        elif subnet.depth in self._all:
-            return subnet.depth
-        return self.space.parse(subnet).depth
+        elif subnet in self._all:
+            return subnet.depth, subnet.exit
+        parsed = self.space.parse(subnet)
+        return parsed.depth, parsed.exit

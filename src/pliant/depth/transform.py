@@ -16,7 +16,7 @@ from pliant.core.switch import Switch
 from pliant.depth.config import Depth
 from pliant.depth.modules import NormsCalled, SkipAwareNorm, SkippableBlock, SuperNetStochasticDepth
 
-__all__ = ["adapt_", "bake_", "changed_paths", "grouped", "mandatory_blocks", "subnet_space"]
+__all__ = ["adapt_", "bake_", "changed_paths", "grouped", "mandatory_blocks", "skipped_paths", "subnet_space"]
 
 
 def grouped(anatomy: Anatomy, config: Depth) -> Anatomy:
@@ -127,6 +127,12 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Depth, switch: Switch) ->
             for block in stage.blocks[:count]:
                 for layer in _fast_layers(model, block):
                     NormsCalled.make_(layer)
+
+
+def skipped_paths(anatomy: Anatomy, config: Depth, subnet: SubNet) -> list[str]:
+    """Paths of the blocks that `subnet` does not run, in order."""
+    split = _split(anatomy, config)
+    return [block.path for index, stage, count in split if subnet.depth[index] for block in stage.blocks[count:]]
 
 
 def bake_(model: nn.Module, anatomy: Anatomy, config: Depth, subnet: SubNet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import zipfile
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from pliant.core.inputs import InputSpec
+from pliant.exits.modules import EarlyExit
 from pliant.export.verify import ExportError, first_line
 
 __all__ = ["METADATA_FILE", "read_program_metadata", "run_program", "trace", "write_program"]
@@ -33,9 +35,11 @@ def trace(network: nn.Module, inputs: InputSpec, batch: int | None) -> ExportedP
     """
     # An example batch of 1 would be taken as a constant by the tracer.
     example = inputs.random(batch or 2)
-    shapes = None if batch else ({0: Dim("batch", min=1)},)
+    shapes = None if batch else _any_batch(network)
     try:
-        program = torch.export.export(network, (example,), dynamic_shapes=shapes)
+        # A pass that ends early leaves by an exception, which the tracer that runs Python loses its place over.
+        ends_early = any(isinstance(module, EarlyExit) for module in network.modules())
+        program = torch.export.export(network, (example,), dynamic_shapes=shapes, strict=ends_early)
     except Exception as error:
         hint = "" if batch else "; if it needs a fixed batch size, pass batch="
         name = type(network).__name__
@@ -44,6 +48,13 @@ def trace(network: nn.Module, inputs: InputSpec, batch: int | None) -> ExportedP
         # Traces quote the paths of whoever exported; they have no place in a file that is given away.
         node.meta.pop("stack_trace", None)
     return program
+
+
+def _any_batch(network: nn.Module) -> Any:
+    """Say that the first dimension of the one input is open, in the form that the network's forward asks for."""
+    first = {0: Dim("batch", min=1)}
+    parameter = next(iter(inspect.signature(network.forward).parameters.values()))
+    return ((first,),) if parameter.kind is parameter.VAR_POSITIONAL else (first,)
 
 
 def write_program(program: ExportedProgram, path: Path, metadata: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.subnet import SubNet
 from pliant.create import identify
-from pliant.extract import extract
+from pliant.extract import extract, original
 from pliant.recalibrate import recalibrated, why_not
 
 __all__ = ["Candidate", "evaluating", "find_candidates", "model_name"]
@@ -76,7 +76,7 @@ def find_candidates(
 
 def model_name(model: nn.Module) -> str:
     """Return the name that makes a model of this structure, such as `torchvision:resnet50`, or its class."""
-    plain = extract(model, model.space.largest, share=True) if isinstance(model, AdaptiveModule) else model
+    plain = original(model) if isinstance(model, AdaptiveModule) else model
     source = identify(plain)
     return source.name if source else type(plain).__name__
 

@@ -16,7 +16,7 @@ from pliant.core.anatomy import Anatomy
 from pliant.core.inputs import example_input
 from pliant.core.weights import CheckpointError, first_three, misfits, shapes
 from pliant.create import ModelSource
-from pliant.extract import extract
+from pliant.extract import extract, original
 from pliant.own import is_own
 from pliant.train.processes import Place
 from pliant.train.recipe import Recipe
@@ -66,7 +66,7 @@ def start_from_(model: nn.Module, path: str, source: ModelSource) -> None:
     before = load(path, model=source if Path(path).is_file() or is_own(source.name) else None)
     expected = model
     if isinstance(model, AdaptiveModule) and not isinstance(before, AdaptiveModule):
-        expected = extract(model, "largest", share=True)
+        expected = original(model)
     weights = before.state_dict()
     problems = misfits(shapes(expected.state_dict()), shapes(weights))
     if problems:

@@ -1,0 +1,112 @@
+"""A pass that ends before the network does: which exits answer, what they answered, and who has left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Decide", "ExitPass", "Left", "stream_of"]
+
+Decide = Callable[[int, Tensor], Tensor]
+"""Given the number of an exit and the logits there, says which inputs leave: `[batch]` of bool."""
+
+
+class Left(Exception):
+    """Raised at the exit where a pass ends, so that nothing behind it runs, whatever the forward that it is part of.
+
+    Not an error: `AdaptiveModule.forward` catches it. What it was made with are the logits `[batch, classes]`. (It has
+    no `__init__` of its own, which a compiler could not follow.)
+    """
+
+
+class ExitPass:
+    """What one forward pass does at the exits.
+
+    Attributes:
+        last: the exit at which the pass ends, counted from 1.
+        every: whether the exits before it answer too.
+        logits: what the exits answered, by their number.
+        decide: which inputs leave at an exit; none = all stay until the last.
+        exits: where decisions are made, the exit at which each input left, `[batch]`; 0 = not yet.
+    """
+
+    def __init__(self, last: int, *, every: bool, decide: Decide | None = None) -> None:
+        self.last = last
+        self.every = every
+        self.logits: dict[int, Tensor] = {}
+        self.decide = decide
+        self.exits: Tensor | None = None
+        self._answers: Tensor | None = None
+        self._inside: Tensor | None = None
+
+    def asks(self, exit_number: int) -> bool:
+        """Whether the exit has to answer."""
+        return exit_number == self.last or (exit_number < self.last and (self.every or self.decide is not None))
+
+    def answer(self, exit_number: int, logits: Tensor) -> None:
+        """Note what an exit answered.
+
+        Raises:
+            Left: this is where the pass ends.
+        """
+        self.logits[exit_number] = logits
+        if exit_number == self.last and self.decide is None:
+            raise Left(logits)
+
+    def shrink(self, exit_number: int, logits: Tensor, output: Any) -> Any:
+        """Let the inputs leave that are decided; return the block's output for the others.
+
+        Raises:
+            Left: nobody is left.
+        """
+        assert self.decide is not None
+        leaves = self.decide(exit_number, logits) if exit_number < self.last else torch.ones_like(logits[:, 0]) > 0
+        if not leaves.any():
+            return output
+        self._keep(exit_number, leaves, logits)
+        stays = (~leaves).nonzero().flatten()
+        if not len(stays):
+            raise Left(logits)
+        self.logits = {number: rows[stays] for number, rows in self.logits.items()}
+        return _rows(output, stays)
+
+    def finish(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Let all that are inside leave at the network's own end.
+
+        Returns:
+            The logits of all inputs `[batch, classes]`, and the exit at which each left `[batch]`.
+        """
+        self._keep(self.last, torch.ones_like(logits[:, 0]) > 0, logits)
+        return self.answers()
+
+    def answers(self) -> tuple[Tensor, Tensor]:
+        """Return what `finish` does, where everybody left before the end."""
+        assert self._answers is not None and self.exits is not None
+        return self._answers, self.exits
+
+    def _keep(self, exit_number: int, leaves: Tensor, logits: Tensor) -> None:
+        if self._answers is None or self._inside is None or self.exits is None:
+            self._answers = torch.empty_like(logits)
+            self.exits = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+            self._inside = torch.arange(len(logits), device=logits.device)
+        rows = self._inside[leaves]
+        self._answers[rows] = logits[leaves]
+        self.exits[rows] = exit_number
+        self._inside = self._inside[~leaves]
+
+
+def stream_of(output: Any) -> Any:
+    """Return the residual stream of what a block returned: a tensor, or a list of them for a network of many scales."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _rows(output: Any, rows: Tensor) -> Any:
+    """Take some inputs out of a batch, in whatever a block returns."""
+    if isinstance(output, Tensor):
+        return output[rows]
+    if isinstance(output, tuple | list):
+        return type(output)(_rows(part, rows) for part in output)
+    return output

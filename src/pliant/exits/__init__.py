@@ -1,0 +1,1 @@
+"""The exits wing: classifiers on the way, where easy inputs leave early (MSDNet; IMTA)."""

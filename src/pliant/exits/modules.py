@@ -1,0 +1,220 @@
+"""What the exits wing adds to a network: classifiers, and points at which a pass can end.
+
+Letters of shapes: B batch, C channels, N classes, H and W height and width, T tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pliant.core.leaving import Left, stream_of
+from pliant.core.surgery import demote, mix_in
+from pliant.core.switch import Switch
+
+__all__ = ["Classifier", "Collaborating", "EarlyExit", "ExitPoint", "Removed"]
+
+
+class Classifier(nn.Module):
+    """A classifier on the features of a block.
+
+    Args:
+        channels: of the features.
+        num_classes: outputs.
+        channel_dim: which dimension the channels are: 1 in `[B, C, H, W]`, -1 in `[B, T, C]` and `[B, H, W, C]`.
+        convolutions: put two convolutions of stride 2 before the average, as MSDNet's classifiers have.
+    """
+
+    width = 128  # of the convolutions, as in MSDNet for CIFAR
+
+    def __init__(self, channels: int, num_classes: int, *, channel_dim: int = 1, convolutions: bool = False) -> None:
+        super().__init__()
+        self.channel_dim = channel_dim
+        self.convolutions = nn.Sequential()
+        # Transformers normalise in front of a classifier, as the residual stream itself grows from block to block.
+        self.norm = nn.LayerNorm(channels) if channel_dim == -1 else nn.Identity()
+        if convolutions:
+            for _ in range(2):
+                self.convolutions.extend(
+                    [nn.Conv2d(channels, self.width, 3, 2, 1, bias=False), nn.BatchNorm2d(self.width), nn.ReLU(True)]
+                )
+                channels = self.width
+        self.linear = nn.Linear(channels, num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map the output of a block to `[B, C]`, averaged over all positions."""
+        x = self.norm(self.convolutions(x))
+        positions = [dim for dim in range(1, x.dim()) if dim != self.channel_dim % x.dim()]
+        return x.mean(positions) if positions else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map the output of a block to logits `[B, N]`."""
+        return self.linear(self.features(x))
+
+
+class _Scaled(torch.autograd.Function):
+    """The same values forward; backward, the gradient times a factor. R(x; s) of the IMTA paper, section 3.1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.factor, None
+
+
+def _scaled(stream: Any, factor: float, *, every_scale: bool) -> Any:
+    """Scale the gradient of a tensor, or of a list of scales: the coarsest, which the classifier reads, or all."""
+    if isinstance(stream, Tensor):
+        return _Scaled.apply(stream, factor)
+    first = 0 if every_scale else len(stream) - 1
+    return [*stream[:first], *(_Scaled.apply(x, factor) for x in stream[first:])]
+
+
+class ExitPoint(nn.Module):
+    """A block at whose end there is an exit: the child `exit`, a classifier.
+
+    In a pass that ends here nothing behind this block runs. `_switch` is none in a network that always ends here.
+    """
+
+    _switch: Switch | None
+    _number: int
+    _equilibrium: str
+
+    @staticmethod
+    def make_(block: nn.Module, switch: Switch | None, number: int, equilibrium: str = "none") -> None:
+        """Let `block`, which has a child `exit`, be exit `number`, in place."""
+        mix_in(block, ExitPoint, "ExitPoint", _switch=switch, _number=number, _equilibrium=equilibrium)
+
+    @staticmethod
+    def unmake_(block: nn.Module) -> None:
+        """Undo `make_`."""
+        demote(block, ExitPoint)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the block, and its classifier if the pass asks for its answer.
+
+        Raises:
+            Left: the pass ends here.
+        """
+        output = super().forward(*args, **kwargs)
+        classify: Any = self._modules["exit"]
+        if self._switch is None:
+            raise Left(classify(stream_of(output)))
+        exit_pass = self._switch.exit_pass
+        if exit_pass is None or not exit_pass.asks(self._number):
+            return output
+        stream = stream_of(output)
+        ahead = exit_pass.last - self._number
+        balanced = self._equilibrium != "none" and exit_pass.every and ahead > 0 and torch.is_grad_enabled()
+        if balanced:
+            every_scale = self._equilibrium == "all"
+            logits = classify(_scaled(stream, 1 / (ahead + 1), every_scale=every_scale))
+            stream = _scaled(stream, ahead / (ahead + 1), every_scale=every_scale)
+            output = (stream, *output[1:]) if isinstance(output, tuple) else stream
+        else:
+            logits = classify(stream)
+        exit_pass.answer(self._number, logits)
+        return exit_pass.shrink(self._number, logits, output) if exit_pass.decide is not None else output
+
+
+class Collaborating(nn.Module):
+    """The linear layer of a classifier that also takes the answer of the exit before (IMTA paper, section 3.2).
+
+    No gradient flows back through that answer: an exit cannot be harmed by those behind it.
+    """
+
+    _switch: Switch
+    _previous: int
+    _kind: str
+
+    @staticmethod
+    def make_(linear: nn.Linear, switch: Switch, previous: int, kind: str) -> None:
+        """Let `linear` take the answer of exit `previous`, in place.
+
+        `concatenate` makes the layer new: it takes twice the features.
+        """
+        mix_in(linear, Collaborating, "Collaborating", _switch=switch, _previous=previous, _kind=kind)
+        features, classes = linear.in_features, linear.out_features
+        place: dict[str, Any] = {"device": linear.weight.device, "dtype": linear.weight.dtype}
+        if kind == "linear":
+            collaboration = nn.Linear(classes, classes, **place)
+            nn.init.zeros_(collaboration.weight)
+            nn.init.zeros_(collaboration.bias)
+            linear.add_module("collaboration", collaboration)
+        elif kind == "concatenate":
+            first = nn.Linear(classes, features, **place)
+            linear.add_module("collaboration", nn.Sequential(first, nn.BatchNorm1d(features, **place), nn.ReLU()))
+            wider = nn.Linear(2 * features, classes, bias=linear.bias is not None, **place)
+            linear.weight, linear.in_features = wider.weight, wider.in_features
+            linear.bias = wider.bias
+        linear.train(linear.training)  # its new children too
+
+    @staticmethod
+    def unmake_(linear: nn.Linear) -> None:
+        """Give `linear` its own shape again; of a layer that was made new, the part that reads the features stays."""
+        demote(linear, Collaborating)
+        collaboration = linear._modules.pop("collaboration", None)
+        if isinstance(collaboration, nn.Sequential):
+            linear.in_features //= 2
+            linear.weight = nn.Parameter(linear.weight.detach()[:, : linear.in_features])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features `[B, C]` to logits `[B, N]`."""
+        exit_pass = self._switch.exit_pass
+        if exit_pass is None or self._previous not in exit_pass.logits:
+            raise ValueError(
+                f"the classifier of exit {self._previous + 1} takes the answer of exit {self._previous}; run the "
+                "model, not this layer alone"
+            )
+        before = exit_pass.logits[self._previous].detach()
+        if self._kind == "identity":
+            return super().forward(features) + before
+        collaboration: Any = self._modules["collaboration"]
+        if self._kind == "linear":
+            return super().forward(features) + collaboration(before)
+        return super().forward(torch.cat([features, collaboration(before)], dim=1))
+
+
+class Removed(nn.Module):
+    """Stands where a part was that a shorter network does not run."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("this part lies behind the exit and was removed, but the network runs it before the exit")
+
+
+class EarlyExit(nn.Module):
+    """A network that ends at one of its exits: the library's own network without what lies behind.
+
+    Args:
+        network: of which a block is the `ExitPoint` where every pass ends.
+        switch: where exits take the answers of those before them, what these hand on; the network must then not be
+            run by two threads at once.
+    """
+
+    def __init__(self, network: nn.Module, switch: Switch | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self._switch = switch
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Map what the network takes to logits `[B, N]`."""
+        if self._switch is None:
+            return self._leave(*args, **kwargs)
+        with self._switch.running("largest"):
+            return self._leave(*args, **kwargs)
+
+    def _leave(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self.network(*args, **kwargs)
+        except Left as left:
+            return left.args[0]
