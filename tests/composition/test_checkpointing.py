@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import pliant
 from pliant.core import passes
 from pliant.core.inputs import logits_of
-from pliant.depth.plan import build_plan
+from pliant.plans import build_plan
 
 LIBRARIES = ("own", "timm ViT", "timm ResNet", "transformers ViT", "transformers Swin", "transformers Llama")
 LABELS = torch.tensor([0, 3, 9])

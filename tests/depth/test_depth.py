@@ -10,7 +10,8 @@ import pliant
 from pliant.core.anatomy import Anatomy, Block, Stage
 from pliant.core.subnet import SubNetSpace
 from pliant.depth.modules import SkipAwareNorm
-from pliant.depth.plan import PLANS, build_plan
+from pliant.depth.plan import PLANS
+from pliant.plans import build_plan
 from pliant.depth.transform import mandatory_blocks
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import pliant
 from pliant.core.plan import Plan, Term
-from pliant.depth.plan import build_plan
+from pliant.plans import build_plan
 from pliant.train.losses import logit_divergence
 
 

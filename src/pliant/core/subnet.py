@@ -79,6 +79,13 @@ class SubNetSpace:
     def _blocks_run(self, subnet: SubNet) -> int:
         return sum(count for count, skip in zip(self.skippable_blocks, subnet.depth, strict=True) if not skip)
 
+    def answers(self, subnet: SubNet, on_the_way_to: SubNet) -> bool:
+        """Whether a pass of one sub-network comes by the exit of another, as that one would itself."""
+        if subnet.exit is None or on_the_way_to.exit is None:
+            return subnet == on_the_way_to
+        shortened = dataclasses.replace(on_the_way_to, exit=subnet.exit)
+        return subnet.exit <= on_the_way_to.exit and self._reached(shortened) == subnet
+
     def _reached(self, subnet: SubNet) -> SubNet:
         """Forget what would be skipped behind the exit, so that equal networks are equal values."""
         if subnet.exit is None or not subnet.depth:

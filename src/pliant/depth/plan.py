@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pliant.core.plan import Plan, Term
-from pliant.core.subnet import SubNetSpace
+from pliant.core.plan import Term
 
-__all__ = ["DEFAULT_PLAN", "PLANS", "build_plan"]
+__all__ = ["DEFAULT_PLAN", "PLANS"]
 
 
 def adn(
@@ -95,19 +94,3 @@ PLANS: dict[str, Callable[..., tuple[Term, ...]]] = {
     "no-distillation": no_distillation,
 }
 DEFAULT_PLAN = "adn"
-
-
-def build_plan(name: str, space: SubNetSpace, **options: Any) -> Plan:
-    """Build one of `PLANS` for a model's sub-networks.
-
-    Raises:
-        ValueError: no plan of that name, or an option that it does not have.
-    """
-    if name not in PLANS:
-        raise ValueError(f"unknown plan {name!r}; allowed: {', '.join(PLANS)}")
-    build = PLANS[name]
-    allowed = list(build.__kwdefaults__ or {})
-    unknown = [option for option in options if option not in allowed]
-    if unknown:
-        raise ValueError(f"plan {name!r} has no option {unknown[0]!r}; allowed: {', '.join(allowed)}")
-    return Plan(name=name, terms=build(**options)).resolve(space)

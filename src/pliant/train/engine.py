@@ -244,13 +244,17 @@ def _trainer(recipe: Recipe, place: Place, callbacks: list[L.Callback], *, valid
 def _leaves_some_out(objective: Objective) -> bool:
     """Whether some steps leave parameters without a gradient, for which DDP would wait in vain.
 
-    The largest sub-network has all blocks and the first set of the norms, the smallest the second set.
+    The largest sub-network has all blocks and the first set of the norms, the smallest the second set. Every exit has
+    a classifier of its own.
     """
     if not isinstance(objective.model, AdaptiveModule):
         return False
     space = objective.model.space
-    learning = {term.student for term in objective.plan.terms if term.start == 0}
-    return not {str(space.largest), str(space.smallest)} <= learning
+    learning = [space.parse(term.student) for term in objective.plan.terms if term.start == 0]
+    depths = {subnet.depth for subnet in learning}
+    skipping = tuple(count > 0 for count in space.skippable_blocks)
+    every_exit = {subnet.exit for subnet in learning} >= set(range(1, len(space.exit_stages) + 1))
+    return not (every_exit and {space.largest.depth, skipping} <= depths)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def build_network(source: ModelSource, recipe: Recipe, place: Place, *, image_si
         # Before the norms become skip-aware, which torch's conversion would undo.
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if recipe.adapt is not None:
-        model = adapt_(model, recipe.adapt.depth, example=example_input(model, image_size))
+        model = adapt_(model, *recipe.adapt.configs, example=example_input(model, image_size))
     if recipe.model.start_from is not None and fresh:
         start_from_(model, recipe.model.start_from, source)
     if recipe.only:
@@ -87,7 +87,7 @@ def save_network(model: nn.Module, source: ModelSource, recipe: Recipe, data: Im
         model,
         out,
         only=recipe.only or None,
-        adapted_with=(recipe.adapt.depth,) if plain and recipe.adapt else None,
+        adapted_with=recipe.adapt.configs if plain and recipe.adapt else None,
         anatomy=_read_again(source, data.image_size) if plain and recipe.adapt else None,
         source=source,
         info={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.inputs import logits_of
 from pliant.core.plan import Plan, Term
-from pliant.depth.plan import DEFAULT_PLAN, build_plan
+from pliant.core.subnet import SubNetSpace
+from pliant.plans import build_plan, default_plan
 from pliant.train.losses import feature_divergence, label_loss, logit_divergence
 
 __all__ = ["Objective"]
@@ -40,7 +42,8 @@ class Objective(nn.Module):
     sub-network at a time. A teacher is always detached: distillation changes the student alone.
 
     Args:
-        model: an adapted model, compiled or not; a plain network learns from the labels only.
+        model: an adapted model, compiled or not; a plain network learns from the labels only. Early exits that one
+            pass comes by are computed in that pass.
         plan: what to learn; none = the default plan of the model's wing.
         label_smoothing: for the terms on labels.
 
@@ -54,13 +57,15 @@ class Objective(nn.Module):
         self.model = model
         adapted = _adapted(model)
         if adapted is not None:
-            plan = build_plan(DEFAULT_PLAN, adapted.space) if plan is None else plan.resolve(adapted.space)
+            space = adapted.space
+            plan = build_plan(default_plan(space), space) if plan is None else plan.resolve(space)
         elif plan is None:
             plan = Plan(name="labels", terms=(Term(student="largest"),))
         elif any(term.student != "largest" or term.teacher is not None for term in plan.terms):
             raise ValueError(f"plan {plan.name!r} needs sub-networks, but this {type(model).__name__} is not adapted")
         self.plan = plan
         self._switches = adapted is not None
+        self._passes = _passes(plan, adapted.space) if adapted is not None else {"largest": ("largest",)}
         self.label_smoothing = label_smoothing
         self.terms: dict[str, Tensor] = {}
         self.progress = 0.0
@@ -102,23 +107,24 @@ class Objective(nn.Module):
     def _each_pass(
         self, x: Tensor | Mapping[str, Tensor], y: Tensor, finish: Callable[[Tensor], Tensor]
     ) -> list[Tensor]:
-        """Run every sub-network of the plan once, teachers first; `finish` gets the loss of each."""
+        """Make every pass of the plan, teachers first; `finish` gets the loss of each."""
         self.terms = {}
         counted = y != IGNORED if _is_text(y) else None
         y = y if counted is None else y[counted]
         active = [term for term in self.plan.terms if term.start <= self.progress]
+        named = {name for term in active for name in (term.student, term.teacher)}
         teachers: dict[str, _Outputs] = {}
         losses = []
-        for subnet in self.plan.passes():
-            students = [term for term in active if term.student == subnet]
-            taught = [term for term in active if term.teacher == subnet]
-            if not students and not taught:
+        for members in self._passes.values():
+            wanted = [subnet for subnet in members if subnet in named]
+            if not wanted:
                 continue
-            features = any(term.on == "features" for term in [*students, *taught])
-            outputs = self._run(x, subnet, counted, features=features)
-            if taught:
-                teachers[subnet] = outputs.detach()
-            terms = [self._value(term, outputs, teachers, y) for term in students]
+            concerned = [term for term in active if term.student in wanted or term.teacher in wanted]
+            outputs = self._run(x, wanted, counted, features=any(term.on == "features" for term in concerned))
+            for subnet in wanted:
+                if any(term.teacher == subnet for term in concerned):
+                    teachers[subnet] = outputs[subnet].detach()
+            terms = [self._value(term, outputs[term.student], teachers, y) for term in active if term.student in wanted]
             if terms:
                 losses.append(finish(sum(terms[1:], terms[0])))
             del outputs, terms
@@ -127,16 +133,29 @@ class Objective(nn.Module):
         return losses
 
     def _run(
-        self, x: Tensor | Mapping[str, Tensor], subnet: str, counted: Tensor | None, *, features: bool
-    ) -> _Outputs:
-        """Run one sub-network; of a text, the logits of all positions that count become one batch."""
+        self, x: Tensor | Mapping[str, Tensor], members: list[str], counted: Tensor | None, *, features: bool
+    ) -> dict[str, _Outputs]:
+        """Make one pass, and return what each of its members gave, the last of which it runs to.
+
+        Of a text, the logits of all positions that count become one batch.
+        """
         options: dict[str, Any] = {}
         if self._switches:
-            options = {"subnet": subnet, "features": True} if features else {"subnet": subnet}
+            options = {"subnet": members[-1]} | ({"features": True} if features else {})
+            options |= {"exits": True} if len(members) > 1 else {}
         output = self.model(**x, **options) if isinstance(x, Mapping) else self.model(x, **options)
         output, stages = output if features else (output, [])
-        logits = logits_of(output)
-        return _Outputs(logits if counted is None else logits[counted], stages)
+        answers = [output]
+        if len(members) > 1:
+            answers = [output[self._exit(subnet) - 1] for subnet in members]
+        every = [logits_of(answer) for answer in answers]
+        every = every if counted is None else [logits[counted] for logits in every]
+        return {subnet: _Outputs(logits, stages) for subnet, logits in zip(members, every, strict=True)}
+
+    def _exit(self, subnet: str) -> int:
+        adapted = _adapted(self.model)
+        assert adapted is not None
+        return adapted.space.parse(subnet).exit or 1
 
     def _value(self, term: Term, outputs: _Outputs, teachers: dict[str, _Outputs], y: Tensor) -> Tensor:
         if term.teacher is None:
@@ -148,6 +167,32 @@ class Objective(nn.Module):
         value = value * term.weight
         self.terms[term.name] = value.detach()
         return value
+
+
+def _passes(plan: Plan, space: SubNetSpace) -> dict[str, tuple[str, ...]]:
+    """Say which passes a plan takes, by the sub-network that each runs to, teachers before their students.
+
+    A pass answers for every early exit that it comes by; its members are in the order of their exits.
+
+    Raises:
+        ValueError: two passes would have to wait for each other.
+    """
+    members: dict[str, list[str]] = {}
+    of: dict[str, str] = {}
+    for subnet in sorted(plan.passes(), key=lambda name: -(space.parse(name).exit or 0)):
+        found = next((leader for leader in members if space.answers(space.parse(subnet), space.parse(leader))), subnet)
+        members.setdefault(found, []).insert(0, subnet)
+        of[subnet] = found
+    before = {
+        leader: {of[t.teacher] for t in plan.terms if t.teacher is not None and of[t.student] == leader} - {leader}
+        for leader in (of[subnet] for subnet in plan.passes())
+    }
+    try:
+        return {leader: tuple(members[leader]) for leader in TopologicalSorter(before).static_order()}
+    except CycleError as error:
+        raise ValueError(
+            f"plan {plan.name!r}: the passes of {' and '.join(error.args[1][1:])} teach each other"
+        ) from None
 
 
 def _adapted(model: nn.Module) -> AdaptiveModule | None:

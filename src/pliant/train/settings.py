@@ -11,7 +11,9 @@ from pliant.core.plan import Plan
 from pliant.core.subnet import SubNetSpace
 from pliant.data import Augment, Interpolation
 from pliant.depth.config import Depth
-from pliant.depth.plan import DEFAULT_PLAN, build_plan
+from pliant.depth.plan import DEFAULT_PLAN
+from pliant.exits.config import Exits
+from pliant.plans import build_plan
 
 __all__ = ["Adapt", "Data", "Ema", "Model", "Optimizer", "PlanChoice", "Schedule"]
 
@@ -48,10 +50,22 @@ class Adapt(Config):
     """How the network is made adaptive.
 
     Attributes:
-        depth: options of `pliant.Depth`.
+        depth: options of `pliant.Depth`; none = its depth stays.
+        exits: options of `pliant.Exits`; none = it gets no exits.
     """
 
-    depth: Depth = field(default_factory=Depth)
+    depth: Depth | None = field(default_factory=Depth)
+    exits: Exits | None = None
+
+    def validate(self) -> None:
+        """Refuse to adapt in no way at all."""
+        if not self.configs:
+            raise ValueError("Adapt: neither 'depth' nor 'exits'; for a plain network leave 'adapt' itself empty")
+
+    @property
+    def configs(self) -> tuple[Config, ...]:
+        """What `pliant.adapt_` takes."""
+        return tuple(config for config in (self.depth, self.exits) if config is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +73,7 @@ class PlanChoice(Config):
     """Which training objective, by name; further keys are the options of that plan.
 
     Attributes:
-        name: a plan of `pliant.depth.plan`.
+        name: a plan of `pliant.plans`, or two joined by a plus: `adn+exits`.
         options: its options. In YAML they stand next to the name.
     """
 
@@ -68,7 +82,7 @@ class PlanChoice(Config):
 
     def validate(self) -> None:
         """Refuse unknown plans and options, whatever the network."""
-        self.build(SubNetSpace((1,)))
+        self.build(SubNetSpace((1,), (1, 1)))
 
     def build(self, space: SubNetSpace) -> Plan:
         """Make the plan for the sub-networks of one model."""

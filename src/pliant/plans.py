@@ -1,0 +1,90 @@
+"""`build_plan`: training plans by name. Those of two wings are joined by a plus: `adn+exits`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pliant.core.plan import Plan, Term
+from pliant.core.subnet import SubNetSpace
+from pliant.depth import plan as depth
+from pliant.exits import plan as exits
+
+__all__ = ["PLANS", "build_plan", "default_plan"]
+
+PLANS: dict[str, Callable[..., tuple[Term, ...]]] = {**depth.PLANS, **exits.PLANS}
+
+
+def default_plan(space: SubNetSpace) -> str:
+    """Return the name of the plan for networks with these axes."""
+    names = [depth.DEFAULT_PLAN] if space.skippable_blocks else []
+    names += [exits.DEFAULT_PLAN] if space.exit_stages else []
+    return "+".join(names)
+
+
+def build_plan(name: str, space: SubNetSpace, **options: Any) -> Plan:
+    """Build one of `PLANS`, or two joined by a plus, for a model's sub-networks.
+
+    Joined, the terms of both count, at the largest depth and the last exit for what the other does not say; and every
+    earlier exit at the smallest depth learns from the same exit of the super-net.
+
+    Args:
+        name: `adn`, `exits`, `adn+one-for-all`, ...
+        space: the sub-networks.
+        **options: of the plan; of joined plans, each takes those that it has.
+
+    Raises:
+        ValueError: no plan of that name, an option that it does not have, or an axis that the model does not have.
+    """
+    names = name.split("+")
+    unknown = [part for part in names if part not in PLANS]
+    if unknown:
+        raise ValueError(f"unknown plan {unknown[0]!r}; allowed: {', '.join(PLANS)}")
+    allowed = {part: list(PLANS[part].__kwdefaults__ or {}) for part in names}
+    strange = [option for option in options if not any(option in taken for taken in allowed.values())]
+    if strange:
+        every = ", ".join(dict.fromkeys(option for taken in allowed.values() for option in taken)) or "none"
+        raise ValueError(f"plan {name!r} has no option {strange[0]!r}; allowed: {every}")
+    if sum(part in depth.PLANS for part in names) > 1 or sum(part in exits.PLANS for part in names) > 1:
+        raise ValueError(f"plan {name!r} joins two plans of one axis; expected one of each axis at most")
+    terms: list[Term] = []
+    for part in names:
+        own = {option: value for option, value in options.items() if option in allowed[part]}
+        terms += _of_depth(part, space, own) if part in depth.PLANS else _of_exits(part, space, own)
+    if len(names) > 1:
+        terms += exits.shared_by_depths(len(space.exit_stages), str(_depths(space).smallest))
+    return Plan(name=name, terms=tuple(_once(terms, space))).resolve(space)
+
+
+def _of_depth(part: str, space: SubNetSpace, options: dict[str, Any]) -> list[Term]:
+    """Largest and smallest are those of the depth axis, at the last exit."""
+    if not space.skippable_blocks:
+        raise ValueError(f"plan {part!r} is for networks whose depth can be chosen; adapt this one with pliant.Depth()")
+    depths = _depths(space)
+
+    def at_the_end(text: str | None) -> str | None:
+        return None if text is None else f"depth={depths.parse(text)}"
+
+    return [
+        term.replace(student=at_the_end(term.student), teacher=at_the_end(term.teacher))
+        for term in PLANS[part](**options)
+    ]
+
+
+def _of_exits(part: str, space: SubNetSpace, options: dict[str, Any]) -> list[Term]:
+    if not space.exit_stages:
+        raise ValueError(f"plan {part!r} is for networks with early exits; adapt this one with pliant.Exits()")
+    return list(PLANS[part](len(space.exit_stages), **options))
+
+
+def _depths(space: SubNetSpace) -> SubNetSpace:
+    return SubNetSpace(space.skippable_blocks)
+
+
+def _once(terms: list[Term], space: SubNetSpace) -> list[Term]:
+    """Drop what a second plan says again: the super-net learns from the labels once."""
+    seen: dict[tuple[Any, ...], Term] = {}
+    for term in terms:
+        teacher = None if term.teacher is None else space.parse(term.teacher)
+        seen.setdefault((space.parse(term.student), teacher, term.on), term)
+    return list(seen.values())
