@@ -97,7 +97,7 @@ def recipe_of(study: str, name: str, seed: int, place: Place) -> Recipe:
         start = os.path.relpath(place.folder(*STARTS_FROM, seed))
         return recipe.replace(model=recipe.model.replace(start_from=start))
     if name == "adn-shared-norms":
-        assert recipe.adapt is not None
+        assert recipe.adapt is not None and recipe.adapt.depth is not None
         recipe = recipe.replace(adapt=Adapt(depth=recipe.adapt.depth.replace(skip_aware_norms=False)))
     return recipe.replace(plan=ADAPTIVE[name]) if name in ADAPTIVE else recipe
 
@@ -105,7 +105,7 @@ def recipe_of(study: str, name: str, seed: int, place: Place) -> Recipe:
 def end_of(recipe: Recipe, end: str) -> str:
     """The largest or smallest sub-network of a recipe's network, as text."""
     assert recipe.adapt is not None
-    model = adapt_(create_model(recipe.model.name, **recipe.model.options), recipe.adapt.depth)
+    model = adapt_(create_model(recipe.model.name, **recipe.model.options), *recipe.adapt.configs)
     assert isinstance(model, AdaptiveModule)
     return str(model.space.parse(end))
 
@@ -122,7 +122,7 @@ def run(study: str, name: str, seed: int, data: ImageData, place: Place) -> None
         started = train(plain, data=data, out=place.folder(*STARTS_FROM, seed), resume=True, progress=False)
         if name == "before":
             assert recipe.adapt is not None
-            adapted = adapt_(started.model, recipe.adapt.depth)
+            adapted = adapt_(started.model, *recipe.adapt.configs)
             document = {"run": name, "recipe": plain.to_dict(), **figures(adapted, started.rows, plain, data)}
             write_result(result, document)
             return

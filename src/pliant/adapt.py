@@ -10,15 +10,17 @@ from torch import nn
 from pliant import readers
 from pliant.axes import Axes
 from pliant.core.adaptive import Adaptation, AdaptiveModule, StageEnd
-from pliant.core.anatomy import Anatomy
+from pliant.core.anatomy import Anatomy, SelfDescribing
 from pliant.core.config import Config
 from pliant.core.subnet import SubNetSpace
 from pliant.core.surgery import refuse_unfit
 from pliant.core.switch import Switch
 from pliant.depth import transform as depth
+from pliant.depth.config import Depth
 from pliant.exits import transform as exits
+from pliant.exits.config import Exits
 
-__all__ = ["adapt_", "adapt_as_"]
+__all__ = ["adapt_", "adapt_as_", "usual_config"]
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -47,6 +49,14 @@ def adapt_(model: ModelT, *configs: Config, example: Any = None) -> ModelT:
     adapt_as_(model, readers.read(model, example), *configs)
     _say_what_cannot_skip(model)
     return model
+
+
+def usual_config(model: nn.Module) -> Config:
+    """Return how a model is adapted where nobody says it: by its exits if it brings some, else by its depth."""
+    brings_exits = isinstance(model, SelfDescribing) and any(
+        block.exit for stage in model.anatomy().stages for block in stage.blocks
+    )
+    return Exits() if brings_exits else Depth()
 
 
 def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config) -> ModelT:

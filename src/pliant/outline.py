@@ -16,19 +16,24 @@ def stage_lines(model: nn.Module) -> list[str]:
     """Return a line for each stage of an adapted model; none of a plain one.
 
     A line says where the blocks of the stage are, their class, how many there are, how many of them always run,
-    and how many channels they have: `layer1.0-2: 3 Bottleneck (2 mandatory, 1 skippable), 256 channels`.
+    how many channels they have and which exits they lead to: `layer1.0-2: 3 Bottleneck (2 mandatory, 1 skippable),
+    256 channels, exit 1`.
     """
     if not isinstance(model, AdaptiveModule):
         return []
-    skippable = model.space.skippable_blocks or (0,) * len(model.anatomy.stages)
-    return [_line(model, stage, count) for stage, count in zip(model.anatomy.stages, skippable, strict=True)]
+    return [_line(model, number, stage) for number, stage in enumerate(model.anatomy.stages)]
 
 
-def _line(model: nn.Module, stage: Stage, skippable: int) -> str:
+def _line(model: AdaptiveModule, number: int, stage: Stage) -> str:
     kinds = dict.fromkeys(_plain_class(model.get_submodule(block.path)).__name__ for block in stage.blocks)
-    mandatory = len(stage.blocks) - skippable
-    can = f"{mandatory} mandatory, {skippable} skippable" if skippable else "nothing to skip"
-    return f"{_where(stage)}: {len(stage.blocks)} {' or '.join(kinds)} ({can}), {stage.channels} channels"
+    can = ""
+    if model.space.skippable_blocks:
+        skippable = model.space.skippable_blocks[number]
+        mandatory = len(stage.blocks) - skippable
+        can = f" ({mandatory} mandatory, {skippable} skippable)" if skippable else " (nothing to skip)"
+    ends = [str(exit_) for exit_, stages in enumerate(model.space.exit_stages, start=1) if stages == number + 1]
+    exits = f", exit{'s' if len(ends) > 1 else ''} {', '.join(ends)}" if ends else ""
+    return f"{_where(stage)}: {len(stage.blocks)} {' or '.join(kinds)}{can}, {stage.channels} channels{exits}"
 
 
 def _where(stage: Stage) -> str:

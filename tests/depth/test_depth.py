@@ -11,8 +11,8 @@ from pliant.core.anatomy import Anatomy, Block, Stage
 from pliant.core.subnet import SubNetSpace
 from pliant.depth.modules import SkipAwareNorm
 from pliant.depth.plan import PLANS
-from pliant.plans import build_plan
 from pliant.depth.transform import mandatory_blocks
+from pliant.plans import build_plan
 
 
 def anatomy(*lengths: int, keeps_shape: bool = True) -> Anatomy:

@@ -248,3 +248,19 @@ def test_an_exit_is_exported_as_a_file_of_its_own(ending, tmp_path):
     assert report.difference < 1e-4 and report.subnet == "depth=FFF,exit=1"
     whole = pliant.export(model, tmp_path / f"whole.{ending}")
     assert report.size_mb < whole.size_mb / 2
+
+
+def test_describe_lists_the_exits_with_the_papers_counting():
+    """IMTA paper, Table 1: MSDNet with seven exits for CIFAR-100, within 0.5 %."""
+    from pliant.measure.describe import describe
+
+    model = pliant.adapt_(pliant.create_model("pliant:msdnet_cifar100_k7"), pliant.Exits())
+    table = describe(model, 32)
+    assert [row["subnet"] for row in table.rows] == [f"exit={number}" for number in range(1, 8)]
+    mmacs = [6.86, 14.35, 27.29, 48.45, 76.43, 108.9, 137.3]
+    params_m = [0.30, 0.65, 1.11, 1.73, 2.385, 3.05, 3.97]
+    for row, printed_mmacs, printed_params_m in zip(table.rows, mmacs, params_m, strict=True):
+        assert row["cumulative_gmacs"] * 1e3 == pytest.approx(printed_mmacs, rel=0.005)
+        assert row["cumulative_params_m"] == pytest.approx(printed_params_m, rel=0.005)
+        assert row["gmacs"] < row["cumulative_gmacs"] and row["params_m"] < row["cumulative_params_m"]
+    assert table.info["stages"][0] == "steps.0: 1 Step, 88 channels, exit 1"

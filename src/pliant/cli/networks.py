@@ -71,10 +71,9 @@ def named_or_loaded(
     Raises:
         ValueError: neither a folder or file nor the name of a model that can be adapted.
     """
-    from pliant.adapt import adapt_
+    from pliant.adapt import adapt_, usual_config
     from pliant.core.inputs import example_input
     from pliant.create import create_model
-    from pliant.depth.config import Depth
 
     path = Path(model_or_run)
     if path.is_file():
@@ -90,7 +89,7 @@ def named_or_loaded(
         )
     created = create_model(model_or_run)
     size = _image_size(created, image_size)
-    return Network(adapt_(created, Depth(), example=example_input(created, size)), size)
+    return Network(adapt_(created, usual_config(created), example=example_input(created, size)), size)
 
 
 def _recognised(path: Path, name: str | None, ema: bool | None, image_size: int | None = None) -> Network:

@@ -7,12 +7,15 @@ from typing import Any
 
 from torch import nn
 
+from pliant.core.adaptive import AdaptiveModule
 from pliant.core.subnet import SubNet
+from pliant.extract import original
 from pliant.measure.candidates import Candidate, evaluating, find_candidates, model_name
 from pliant.measure.environment import describe_environment
 from pliant.measure.fingerprint import fingerprint
 from pliant.measure.macs import count_gmacs, count_params_m
 from pliant.measure.table import Table
+from pliant.models.msdnet import MSDNet, paper_counts
 from pliant.outline import stage_lines
 
 __all__ = ["describe", "structure_info", "structure_row"]
@@ -35,8 +38,9 @@ def describe(
 
     Returns:
         A table with one row a sub-network, ordered as `model.subnets`: smallest first, the super-net
-        last. `params_m` is of the extracted network; `info["total_params_m"]` of the whole model, and
-        `info["stages"]` says in a line a stage where its blocks are, and which can be skipped.
+        last. `params_m` and `gmacs` are of the extracted network; of an MSDNet there are `cumulative_params_m` and
+        `cumulative_gmacs` too, its papers' counting, which has all earlier exits in it. `info["total_params_m"]` is of
+        the whole model, and `info["stages"]` says in a line a stage where its blocks are, and which can be skipped.
 
     Raises:
         ValueError: an unknown sub-network, or an image size that is not a positive whole number.
@@ -44,7 +48,18 @@ def describe(
     name = name or model_name(model)
     with evaluating(model):
         rows = [structure_row(candidate, image_size) for candidate in find_candidates(model, subnets, name)]
+    _add_cumulative(rows, model, image_size)
     return Table(rows, structure_info(model, name, image_size) | describe_environment())
+
+
+def _add_cumulative(rows: list[dict[str, Any]], model: nn.Module, image_size: int) -> None:
+    """Add to the exits of an MSDNet what its papers count: everything up to an exit, and all exits before it."""
+    if not isinstance(model, AdaptiveModule) or not isinstance(network := original(model), MSDNet):
+        return
+    counts = paper_counts(network, image_size)
+    for row in rows:
+        gmacs, params_m = counts[(model.space.parse(row["subnet"]).exit or 1) - 1]
+        row |= {"cumulative_gmacs": gmacs, "cumulative_params_m": params_m}
 
 
 def structure_info(model: nn.Module, name: str, image_size: int) -> dict[str, Any]:

@@ -22,6 +22,8 @@ _COLUMNS = {
     "subnet": ("sub-network", 0),
     "gmacs": ("GMACs", 3),
     "params_m": ("params M", 3),
+    "cumulative_gmacs": ("cumulative GMACs", 3),
+    "cumulative_params_m": ("cumulative params M", 3),
     "acc1": ("top-1 %", 2),
     "acc5": ("top-5 %", 2),
     "latency_ms": ("latency ms", 2),
