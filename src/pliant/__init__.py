@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pliant.extract import extract
     from pliant.measure import measure
     from pliant.measure.table import Table
+    from pliant.policy.runner import predict
     from pliant.recalibrate import recalibrated
     from pliant.train.engine import train
     from pliant.train.objective import Objective
@@ -45,6 +46,7 @@ __all__ = [
     "load",
     "load_data",
     "measure",
+    "predict",
     "recalibrated",
     "save",
     "train",
@@ -66,6 +68,7 @@ _HOMES = {
     "load": "pliant.checkpoint",
     "load_data": "pliant.data",
     "measure": "pliant.measure",
+    "predict": "pliant.policy.runner",
     "recalibrated": "pliant.recalibrate",
     "save": "pliant.checkpoint",
     "train": "pliant.train.engine",

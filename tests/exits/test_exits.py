@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 import pliant
 from pliant.create import ModelSource
@@ -264,3 +266,28 @@ def test_describe_lists_the_exits_with_the_papers_counting():
         assert row["cumulative_params_m"] == pytest.approx(printed_params_m, rel=0.005)
         assert row["gmacs"] < row["cumulative_gmacs"] and row["params_m"] < row["cumulative_params_m"]
     assert table.info["stages"][0] == "steps.0: 1 Step, 88 channels, exit 1"
+
+
+def test_gradient_checkpointing_gives_the_same_gradients():
+    options = {"img_size": 32, "depth": 4, "embed_dim": 48, "num_heads": 2}
+    labels = torch.tensor([1, 2, 3])
+
+    def gradients(checkpointing: bool):
+        torch.manual_seed(0)
+        plain: Any = pliant.create_model(VIT, **options)
+        plain.set_grad_checkpointing(checkpointing)
+        model = pliant.adapt_(plain, pliant.Exits(at=(1, 3))).train()
+        pliant.Objective(model)(images(), labels).backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    plain, checkpointed = gradients(False), gradients(True)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, msg=name)
+
+
+def test_an_exit_in_a_checkpoint_that_has_no_gradient_is_refused():
+    model: Any = pliant.adapt_(pliant.create_model(RESNET), pliant.Exits()).train()
+    inner = model.layer2.forward
+    model.layer2.forward = lambda x: checkpoint(inner, x, use_reentrant=True)
+    with pytest.raises(ValueError, match=r"exit 2 has no gradient.*use_reentrant=False"):
+        pliant.Objective(model)(images(), torch.tensor([1, 2, 3]))

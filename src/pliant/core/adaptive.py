@@ -102,9 +102,7 @@ class AdaptiveModule(nn.Module):
         if exits:
             if exit_pass is None:
                 raise ValueError(f"exits: this {type(self).__name__} has one classifier; adapt it with pliant.Exits()")
-            # The last exit is the network's own end, which knows nothing of passes.
-            answers = {**exit_pass.logits, exit_pass.last: logits_of(output)}
-            output = [answers[number] for number in range(1, exit_pass.last + 1)]
+            output = exit_pass.all_answers(logits_of(output))
         return (output, recorded) if features else output
 
     def leave_early(

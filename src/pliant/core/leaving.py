@@ -28,6 +28,7 @@ class ExitPass:
     Attributes:
         last: the exit at which the pass ends, counted from 1.
         every: whether the exits before it answer too.
+        learns: whether the pass is to be differentiated.
         logits: what the exits answered, by their number.
         decide: which inputs leave at an exit; none = all stay until the last.
         exits: where decisions are made, the exit at which each input left, `[batch]`; 0 = not yet.
@@ -36,7 +37,9 @@ class ExitPass:
     def __init__(self, last: int, *, every: bool, decide: Decide | None = None) -> None:
         self.last = last
         self.every = every
+        self.learns = torch.is_grad_enabled()
         self.logits: dict[int, Tensor] = {}
+        self._waiting: list[tuple[int, Callable[[], Tensor]]] = []
         self.decide = decide
         self.exits: Tensor | None = None
         self._answers: Tensor | None = None
@@ -45,6 +48,23 @@ class ExitPass:
     def asks(self, exit_number: int) -> bool:
         """Whether the exit has to answer."""
         return exit_number == self.last or (exit_number < self.last and (self.every or self.decide is not None))
+
+    def later(self, exit_number: int, classify: Callable[[], Tensor]) -> None:
+        """Let an exit on the way answer when it is asked: outside of the block, which may be part of a checkpoint."""
+        self._waiting.append((exit_number, classify))
+
+    def answer_of(self, exit_number: int) -> Tensor | None:
+        """Return the logits of an exit on the way; none if it did not answer."""
+        waiting, self._waiting = self._waiting, []
+        for number, classify in waiting:
+            self.logits[number] = classify()
+        return self.logits.get(exit_number)
+
+    def all_answers(self, last: Tensor) -> list[Tensor]:
+        """Return the logits of all exits, the first one's first; `last` are those with which the pass ended."""
+        before = [self.answer_of(number) for number in range(1, self.last)]
+        assert all(logits is not None for logits in before)
+        return [*before, last]  # type: ignore[list-item]
 
     def answer(self, exit_number: int, logits: Tensor) -> None:
         """Note what an exit answered.

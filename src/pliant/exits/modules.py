@@ -5,6 +5,7 @@ Letters of shapes: B batch, C channels, N classes, H and W height and width, T t
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -108,18 +109,24 @@ class ExitPoint(nn.Module):
         exit_pass = self._switch.exit_pass
         if exit_pass is None or not exit_pass.asks(self._number):
             return output
+        if exit_pass.learns and not torch.is_grad_enabled():
+            raise ValueError(
+                f"exit {self._number} has no gradient, as within a checkpoint with use_reentrant=True or "
+                "torch.no_grad(); set use_reentrant=False"
+            )
         stream = stream_of(output)
-        ahead = exit_pass.last - self._number
-        balanced = self._equilibrium != "none" and exit_pass.every and ahead > 0 and torch.is_grad_enabled()
-        if balanced:
-            every_scale = self._equilibrium == "all"
-            logits = classify(_scaled(stream, 1 / (ahead + 1), every_scale=every_scale))
-            stream = _scaled(stream, ahead / (ahead + 1), every_scale=every_scale)
-            output = (stream, *output[1:]) if isinstance(output, tuple) else stream
-        else:
+        if exit_pass.decide is not None or self._number == exit_pass.last:
             logits = classify(stream)
-        exit_pass.answer(self._number, logits)
-        return exit_pass.shrink(self._number, logits, output) if exit_pass.decide is not None else output
+            exit_pass.answer(self._number, logits)
+            return exit_pass.shrink(self._number, logits, output)
+        ahead = exit_pass.last - self._number
+        if self._equilibrium != "none" and torch.is_grad_enabled():
+            every_scale = self._equilibrium == "all"
+            exit_pass.later(self._number, partial(classify, _scaled(stream, 1 / (ahead + 1), every_scale=every_scale)))
+            stream = _scaled(stream, ahead / (ahead + 1), every_scale=every_scale)
+            return (stream, *output[1:]) if isinstance(output, tuple) else stream
+        exit_pass.later(self._number, partial(classify, stream))
+        return output
 
 
 class Collaborating(nn.Module):
@@ -166,12 +173,13 @@ class Collaborating(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map features `[B, C]` to logits `[B, N]`."""
         exit_pass = self._switch.exit_pass
-        if exit_pass is None or self._previous not in exit_pass.logits:
+        before = None if exit_pass is None else exit_pass.answer_of(self._previous)
+        if before is None:
             raise ValueError(
                 f"the classifier of exit {self._previous + 1} takes the answer of exit {self._previous}; run the "
                 "model, not this layer alone"
             )
-        before = exit_pass.logits[self._previous].detach()
+        before = before.detach()
         if self._kind == "identity":
             return super().forward(features) + before
         collaboration: Any = self._modules["collaboration"]

@@ -1,0 +1,139 @@
+"""`predict`: run a model by a policy, so that what nobody asked for is not computed.
+
+Letters of shapes: K sub-networks, B batch, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pliant.core.adaptive import AdaptiveModule
+from pliant.core.inputs import logits_of
+from pliant.core.subnet import SubNet
+from pliant.core.wrapped import refuse_wrapped
+from pliant.policy.confidence import ConfidencePolicy
+
+__all__ = ["all_logits", "passes_of", "predict"]
+
+
+def predict(model: nn.Module, x: Tensor, policy: ConfidencePolicy) -> tuple[Tensor, Tensor]:
+    """Answer every input with the first sub-network that is sure enough.
+
+    Exits that one pass comes by share it: the batch shrinks at each by the inputs that leave, and when none is left
+    the pass ends. A sub-network of another depth is a pass of its own, on the inputs that are still undecided. The
+    model runs in eval mode and without gradients, and is put back afterwards.
+
+    Args:
+        model: adaptive.
+        x: what the model takes, `[B, ...]`, on its device.
+        policy: found for this model, as by `pliant.measure.policies.find_policies`.
+
+    Returns:
+        Logits `[B, C]`, and for each input the place in `policy.subnets` of the sub-network that gave them, `[B]`.
+
+    Raises:
+        ValueError: a model without sub-networks or wrapped by torch, a policy for other sub-networks or another number
+            of classes than the model has, or answers that are not finite.
+    """
+    passes = passes_of(model, policy.subnets)
+    assert isinstance(model, AdaptiveModule)
+    policy.check(num_classes=model.anatomy.num_classes or None)
+    answers: Tensor | None = None
+    places = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    inside, first = torch.arange(len(x), device=x.device), 0
+    with _evaluating(model), torch.no_grad():
+        for subnets in passes:
+            logits, found = _run_pass(model, x, subnets, policy, first)
+            last = first + len(subnets) - 1
+            done = found < last
+            done[~done] = policy.decides(last, logits[~done])
+            if answers is None:
+                answers = torch.empty_like(logits)
+            answers[inside[done]], places[inside[done]] = logits[done], found[done]
+            inside, x, first = inside[~done], x[~done], last + 1
+            if not len(x):
+                break
+    assert answers is not None
+    return answers, places
+
+
+def _run_pass(
+    model: AdaptiveModule, x: Tensor, subnets: Sequence[SubNet], policy: ConfidencePolicy, first: int
+) -> tuple[Tensor, Tensor]:
+    """Run inputs until they leave or the pass ends; `first` is the place of its first sub-network in the policy.
+
+    Returns:
+        Logits `[B, C]`, and the place at which each input left or came to the end, `[B]`.
+    """
+    if len(subnets) == 1:
+        logits = logits_of(model(x, subnet=subnets[0]))
+        return logits, torch.full((len(x),), first, device=x.device)
+    place_of = {subnet.exit or 0: first + place for place, subnet in enumerate(subnets)}
+
+    def decide(exit_number: int, logits: Tensor) -> Tensor:
+        if exit_number not in place_of:  # the pass comes by it, but the policy does not ask it
+            return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+        return policy.decides(place_of[exit_number], logits)
+
+    logits, exits = model.leave_early(x, decide=decide, subnet=subnets[-1])
+    places = torch.tensor([place_of.get(number, -1) for number in range(max(place_of) + 1)], device=x.device)
+    return logits, places[exits]
+
+
+def passes_of(model: nn.Module, subnets: Sequence[str | SubNet]) -> list[tuple[SubNet, ...]]:
+    """Divide sub-networks, in their order, into those that one forward pass comes by.
+
+    Raises:
+        ValueError: a model without sub-networks, or without one of these.
+    """
+    refuse_wrapped(model, "predict")
+    if not isinstance(model, AdaptiveModule):
+        raise ValueError(f"this {type(model).__name__} has no sub-networks; adapt it first with pliant.adapt_")
+    passes: list[list[SubNet]] = []
+    for subnet in map(model.space.parse, subnets):
+        before = passes[-1][-1] if passes else None
+        if before is not None and before != subnet and model.space.answers(before, on_the_way_to=subnet):
+            passes[-1].append(subnet)
+        else:
+            passes.append([subnet])
+    return [tuple(subnets) for subnets in passes]
+
+
+def all_logits(model: nn.Module, x: Tensor, subnets: Sequence[str | SubNet]) -> Tensor:
+    """Return what every sub-network answers to every input, `[K, B, C]`: for finding and checking policies.
+
+    Args:
+        model: adaptive; it runs in eval mode and without gradients, and is put back afterwards.
+        x: what the model takes, `[B, ...]`, on its device.
+        subnets: which, in the order of the answers.
+
+    Raises:
+        ValueError: a model without sub-networks, or without one of these.
+    """
+    answers: list[Tensor] = []
+    passes = passes_of(model, subnets)
+    with _evaluating(model), torch.no_grad():
+        for together in passes:
+            if len(together) == 1:
+                answers.append(logits_of(model(x, subnet=together[0])))
+            else:
+                exits = model(x, subnet=together[-1], exits=True)
+                answers += [exits[subnet.exit - 1] for subnet in together if subnet.exit is not None]
+    return torch.stack(answers)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in eval mode, and what was training back afterwards."""
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
