@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pliant.cli.networks import load_run, table_path
+from pliant.cli.policies import show_policies
 from pliant.cli.show import note, progress_bar, show
 
 if TYPE_CHECKING:
@@ -41,6 +42,20 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
+class PolicyKind(StrEnum):
+    """What chooses the sub-network, image by image."""
+
+    confidence = "confidence"
+
+
+class Confidence(StrEnum):
+    """How sure an answer is: by its largest probability, its entropy, or its lead over the second."""
+
+    max_softmax = "max_softmax"
+    entropy = "entropy"
+    margin = "margin"
+
+
 def measure(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint file of other people.")],
     data: Annotated[
@@ -56,17 +71,52 @@ def measure(
     recalibrate: Annotated[
         int, typer.Option(help="Take norm statistics of untrained sub-networks anew, from so many training images.")
     ] = 0,
+    policy: Annotated[
+        PolicyKind | None,
+        typer.Option(help="Measure policies for budgets instead: an image is answered by the first that is sure."),
+    ] = None,
+    budgets: Annotated[
+        int | None, typer.Option(help="With --policy: how many, from what the first costs to what the last does; 5.")
+    ] = None,
+    confidence: Annotated[Confidence | None, typer.Option(help="With --policy: sure by what; max_softmax.")] = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="With --policy: find a temperature for each.")] = False,
+    subnet: Annotated[
+        list[str] | None,
+        typer.Option(help="With --policy: what is tried, in order, named one by one; default: all exits."),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Which network a checkpoint file is of; or FILE.py:FUNCTION of a run of your own network."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
 ) -> None:
-    """Measure all sub-networks: accuracy, MACs, parameters, latency, memory; writes RUN/table.json."""
+    """Measure all sub-networks: accuracy, MACs, parameters, latency, memory; writes table.json, or policies.json."""
     from pliant.measure.run import measure as measure_all
     from pliant.recalibrate import why_not
 
+    if policy is None:
+        _refuse("needs --policy", budgets=budgets, confidence=confidence, calibrate=calibrate, subnet=subnet)
+    else:
+        others = {"recalibrate": recalibrate, "split": split is Part.val, "batch-size": batch_size != 1}
+        _refuse("does not go with --policy, which times single images of the test part", **others)
     network, info = load_run(run, model)
+    if policy is not None:
+        show_policies(
+            run,
+            network,
+            load_data_of(run, data, info),
+            budgets=5 if budgets is None else budgets,
+            confidence=(confidence or Confidence.max_softmax).value,
+            calibrate=calibrate,
+            subnets=subnet or (),
+            name=info["model"],
+            threads=threads,
+            dtype=dtype.value,
+            device=device,
+            rounds=rounds,
+            as_json=json,
+        )
+        return
     reason = why_not(network) if recalibrate else ""
     if reason:
         note(f"--recalibrate changes nothing: {reason}.")
@@ -96,6 +146,12 @@ def measure(
             f"statistics of others: try --recalibrate {min(_ENOUGH, len(images.train))}, here and with pliant export."
         )
     note(f"Written to {table_path(run)}. Next: pliant pick {run} --latency-ms ..., or pliant report {run}")
+
+
+def _refuse(why: str, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None and value is not False and value != 0:
+            raise ValueError(f"--{name} {why}")
 
 
 def _fallen(table: Table, model: nn.Module) -> list[str]:

@@ -21,6 +21,7 @@ __all__ = [
     "exit_shares",
     "find_for_budgets",
     "find_thresholds",
+    "refuse_budgets",
     "refuse_costs",
     "shares_that_leave",
 ]
@@ -123,6 +124,17 @@ def refuse_costs(costs: Sequence[float], subnets: Sequence[str]) -> None:
             )
 
 
+def refuse_budgets(budgets: Sequence[float], costs: Sequence[float], first: str) -> None:
+    """Refuse budgets that are none, or that cannot be met.
+
+    Raises:
+        ValueError: names the budget, and what the first sub-network costs.
+    """
+    for budget in budgets:
+        if not math.isfinite(budget) or budget < costs[0]:
+            raise ValueError(f"budget {budget:g} cannot be met: {first} alone costs {costs[0]:g}, for every input")
+
+
 def find_for_budgets(
     confidences: Tensor, costs: Sequence[float], budgets: Sequence[float], *, first: str = "the first exit"
 ) -> list[Found]:
@@ -140,9 +152,7 @@ def find_for_budgets(
     Raises:
         ValueError: a budget is no number, or less than what the first exit costs.
     """
-    for budget in budgets:
-        if not math.isfinite(budget) or budget < costs[0]:
-            raise ValueError(f"budget {budget:g} cannot be met: {first} alone costs {costs[0]:g}, for every input")
+    refuse_budgets(budgets, costs, first)
     confidences = confidences.detach().cpu()
     cases = _cases(len(confidences), confidences.shape[1])
     shares = [exit_shares(q, len(costs)) for q in cases]

@@ -1,0 +1,85 @@
+"""`pliant measure RUN --policy ...`: what policies give for budgets, beside the table of all sub-networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pliant.cli.networks import table_path
+from pliant.cli.show import note, progress_bar, show
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pliant.data import ImageData
+
+__all__ = ["policies_path", "show_policies"]
+
+
+def policies_path(run: Path) -> Path:
+    """Where the policies of a run lie: beside its table."""
+    beside = table_path(run)
+    return beside.with_name(beside.name.replace("table.json", "policies.json"))
+
+
+def show_policies(
+    run: Path,
+    network: nn.Module,
+    images: ImageData,
+    *,
+    budgets: int,
+    confidence: str,
+    calibrate: bool,
+    subnets: Sequence[str],
+    name: str | None,
+    threads: int | None,
+    dtype: str,
+    device: str,
+    rounds: int,
+    as_json: bool,
+) -> None:
+    """Find policies, measure them, write them down and print them."""
+    import torch
+
+    from pliant.measure.environment import resolve_device
+    from pliant.measure.policies import measure_policies
+
+    if rounds < 1:
+        raise ValueError(f"rounds={rounds}: allowed are whole numbers from 1 on")
+    network.to(resolve_device(device), getattr(torch, dtype))
+    with progress_bar() as on_progress:
+        table = measure_policies(
+            network,
+            images,
+            budgets=budgets,
+            subnets=subnets or None,
+            measure=confidence,
+            calibrate=calibrate,
+            name=name,
+            threads=threads,
+            rounds=rounds,
+            on_progress=on_progress,
+        )
+    path = policies_path(run)
+    table.save(path)
+    show(table.rows if as_json else map(_for_people, table.rows), as_json=as_json, title=_headline(table.info))
+    note(
+        f"GMACs, accuracy and shares on {table.info['images']} test images; thresholds from "
+        f"{table.info['found_on_images']} validation images, {confidence}. Written to {path}."
+    )
+
+
+def _for_people(row: Mapping[str, Any]) -> dict[str, Any]:
+    """One line: numbers alone, under headings that say what they are."""
+    shares = {f"{subnet} %": 100 * share for subnet, share in row["shares"].items()}
+    line = {"subnet": f"up to {row['budget']:.4g} GMACs", "gmacs": row["gmacs"], "acc1": row["acc1"]}
+    if "latency_ms_mean" in row:
+        line |= {"mean ms": row["latency_ms_mean"], "latency_ms_p95": row["latency_ms_p95"]}
+    return line | shares
+
+
+def _headline(info: Mapping[str, Any]) -> str:
+    threads = info["threads"]
+    where = f"{info['device']}, {info['cpu']}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{info['model']}, {info['image_size']} px, batch 1, {info['dtype']}; {where}"

@@ -1,0 +1,250 @@
+"""What confidence buys: policies found on validation images, and what each of them costs and gives on test images."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pliant.core.adaptive import AdaptiveModule
+from pliant.core.subnet import SubNet
+from pliant.measure.candidates import evaluating, model_name
+from pliant.measure.environment import describe_environment, device_name
+from pliant.measure.fingerprint import fingerprint
+from pliant.measure.latency import interleaved_ms, summarise_ms, using_threads
+from pliant.measure.macs import count_macs
+from pliant.measure.policy_table import PolicyTable
+from pliant.policy.certainty import refuse_unknown_measure
+from pliant.policy.confidence import ConfidencePolicy
+from pliant.policy.fit import anytime_rows, budgeted_row, budgets_between, fit_policies
+from pliant.policy.runner import all_logits, passes_of, predict
+from pliant.policy.thresholds import refuse_budgets, refuse_costs
+
+if TYPE_CHECKING:
+    from pliant.data import ImageData, Split
+
+__all__ = ["cumulative_gmacs", "find_policies", "measure_policies", "usual_subnets"]
+
+NO_IMAGES = "the validation set is empty; hold out some images"
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Progress = Callable[[str, int, int], object]
+"""Called with what is being measured, how much of it is done, and of how much."""
+
+
+def usual_subnets(model: nn.Module) -> list[str]:
+    """Return what a policy usually chooses among: all exits; of a model without exits, its smallest and its largest.
+
+    Raises:
+        ValueError: the model has no sub-networks.
+    """
+    if not isinstance(model, AdaptiveModule):
+        raise ValueError(f"this {type(model).__name__} has no sub-networks; adapt it first with pliant.adapt_")
+    space = model.space
+    exits = [str(space.parse(f"exit={number}")) for number in range(1, len(space.exit_stages) + 1)]
+    return exits or [str(space.smallest), str(space.largest)]
+
+
+def cumulative_gmacs(model: nn.Module, subnets: Sequence[str | SubNet], image: Tensor) -> list[float]:
+    """Count what an image costs that each sub-network answers, 10^9 multiply-accumulates.
+
+    That is everything that `pliant.predict` ran for it before: the classifiers of earlier exits, and the passes of
+    other depths.
+
+    Args:
+        model: adaptive.
+        subnets: in the order in which they are tried.
+        image: one, `[1, ...]`, on the device of the model.
+    """
+    spent, gmacs = 0.0, []
+    with evaluating(model):
+        for together in passes_of(model, subnets):
+            options = {"exits": True} if len(together) > 1 else {}
+            counts = [count_macs(partial(model, image, subnet=subnet, **options)) for subnet in together]
+            gmacs += [spent + count / 1e9 for count in counts]
+            spent = gmacs[-1]
+    return gmacs
+
+
+def find_policies(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    budgets: int | Sequence[float] = 5,
+    subnets: Sequence[str | SubNet] | None = None,
+    measure: str = "max_softmax",
+    calibrate: bool = False,
+    batch_size: int = 256,
+) -> list[ConfidencePolicy]:
+    """Find policies for budgets, from a model and images that it was not trained on.
+
+    Args:
+        model: adaptive.
+        images: what the model takes, `[inputs, ...]`, on any device.
+        labels: class of each, int64 `[inputs]`.
+        budgets: averages of 10^9 multiply-accumulates for an image; or how many, evenly spaced between what the first
+            sub-network costs and what the last does.
+        subnets: in the order in which they are tried; none = see `usual_subnets`.
+        measure: of confidence: `max_softmax`, `entropy` or `margin`.
+        calibrate: find a temperature for each sub-network first.
+        batch_size: images in a pass.
+
+    Raises:
+        ValueError: images of one class or none at all, sub-networks that the model does not have or whose costs do
+            not rise, an unknown measure, or a budget below what the first sub-network costs.
+    """
+    if not len(labels):
+        raise ValueError(NO_IMAGES)
+    pairs = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    return _find(model, images[:1], pairs, budgets, subnets, measure, calibrate)
+
+
+def measure_policies(
+    model: nn.Module,
+    data: ImageData,
+    *,
+    budgets: int | Sequence[float] = 5,
+    subnets: Sequence[str | SubNet] | None = None,
+    measure: str = "max_softmax",
+    calibrate: bool = False,
+    name: str | None = None,
+    eval_batch_size: int = 256,
+    threads: int | None = None,
+    rounds: int = 100,
+    warmup: int = 3,
+    on_progress: Progress = lambda what, done, total: None,
+) -> PolicyTable:
+    """Find policies on the validation images, and measure them on the test images.
+
+    Args:
+        model: adaptive, on the device and in the type in which it is measured.
+        data: of which the validation part alone decides, and the test part alone is reported on.
+        budgets: see `find_policies`.
+        subnets: likewise.
+        measure: likewise.
+        calibrate: likewise.
+        name: what the model is called; none = the name that makes it.
+        eval_batch_size: images in a pass that measures accuracy.
+        threads: CPU threads of the timed passes; none = as many as PyTorch uses now.
+        rounds: how many test images are timed, one by one, from all over the test part; 0 = none.
+        warmup: images before that, not recorded.
+        on_progress: called with what is being measured, how much is done, of how much.
+
+    Raises:
+        ValueError: as `find_policies`; data without a test part, or with another number of classes than the network.
+    """
+    # Refused here, not where they are used, because minutes of measuring accuracy may lie between.
+    for option, value, least in (("rounds", rounds, 0), ("warmup", warmup, 0), ("threads", threads, 1)):
+        if value is not None and value < least:
+            raise ValueError(f"{option}={value}: allowed are whole numbers from {least} on")
+    if data.test is None:
+        raise ValueError(
+            f"{data.name} has no test part: thresholds are found on the validation part, and cannot be "
+            "measured on the images that they were found on"
+        )
+    outputs = model.anatomy.num_classes if isinstance(model, AdaptiveModule) else 0
+    if outputs and outputs != len(data.class_names):
+        raise ValueError(f"the network has {outputs} outputs, but the data has {len(data.class_names)} classes")
+    if not len(data.val):
+        raise ValueError(NO_IMAGES)
+    parameter = next(model.parameters())
+    example, _ = next(iter(data.val.batches(1, dtype=parameter.dtype)))
+    validation = _batches(model, data.val, eval_batch_size, "validation", on_progress)
+    policies = _find(model, example, validation, budgets, subnets, measure, calibrate)
+    names, costs = policies[0].subnets, policies[0].costs
+    logits, labels = _answers(model, names, _batches(model, data.test, eval_batch_size, "test", on_progress))
+    rows = [budgeted_row(policy, logits, labels) for policy in policies]
+    info: dict[str, Any] = {"model": name or model_name(model), "fingerprint": policies[0].fingerprint}
+    info |= {"measure": measure, "calibrated": calibrate, "subnets": list(names), "cumulative_gmacs": list(costs)}
+    info |= {"data": data.name, "image_size": data.image_size, "split": "test", "images": len(labels)}
+    info |= {"found_on": "val", "found_on_images": len(data.val)}
+    if rounds:
+        info |= _add_latency(rows, model, policies, data.test, threads, rounds, warmup, on_progress)
+    info |= {"batch_size": 1, "dtype": str(parameter.dtype).removeprefix("torch.")}
+    info |= {"device": device_name(parameter.device)} | describe_environment()
+    return PolicyTable(rows, anytime_rows(logits, labels, subnets=names, costs=costs), policies, info)
+
+
+def _find(
+    model: nn.Module,
+    example: Tensor,
+    batches: Batches,
+    budgets: int | Sequence[float],
+    subnets: Sequence[str | SubNet] | None,
+    measure: str,
+    calibrate: bool,
+) -> list[ConfidencePolicy]:
+    names = [str(one) for together in passes_of(model, subnets or usual_subnets(model)) for one in together]
+    # Refused here, not after the minutes that the answers may take.
+    refuse_unknown_measure(measure)
+    costs = cumulative_gmacs(model, names, example.to(next(model.parameters()).device))
+    refuse_costs(costs, names)
+    wanted = budgets_between(costs, budgets) if isinstance(budgets, int) else budgets
+    refuse_budgets(wanted, costs, names[0])
+    logits, labels = _answers(model, names, batches)
+    return fit_policies(
+        logits,
+        labels,
+        subnets=names,
+        costs=costs,
+        budgets=wanted,
+        measure=measure,
+        calibrate=calibrate,
+        fingerprint=fingerprint(model),
+    )
+
+
+def _answers(model: nn.Module, subnets: Sequence[str], batches: Batches) -> tuple[Tensor, Tensor]:
+    """Return what every sub-network answers, float32 `[sub-networks, inputs, classes]`, and the labels; on the CPU."""
+    device = next(model.parameters()).device
+    logits, labels = [], []
+    for images, classes in batches:
+        logits.append(all_logits(model, images.to(device), subnets).to("cpu", torch.float32))
+        labels.append(classes.cpu())
+    return torch.cat(logits, dim=1), torch.cat(labels)
+
+
+def _batches(model: nn.Module, split: Split, batch_size: int, what: str, on_progress: Progress) -> Batches:
+    parameter, done = next(model.parameters()), 0
+    for images, labels in split.batches(batch_size, device=parameter.device, dtype=parameter.dtype):
+        yield images, labels
+        done += len(labels)
+        on_progress(what, done, len(split))
+
+
+def _add_latency(
+    rows: list[dict[str, Any]],
+    model: nn.Module,
+    policies: Sequence[ConfidencePolicy],
+    split: Split,
+    threads: int | None,
+    rounds: int,
+    warmup: int,
+    on_progress: Progress,
+) -> dict[str, Any]:
+    """Time every policy on the same images, one image a round: easy and hard ones take their turns."""
+    chosen = torch.linspace(0, len(split) - 1, min(rounds, len(split))).long()
+    parameter = next(model.parameters())
+    images = [x for x, _ in split.subset(chosen).batches(1, device=parameter.device, dtype=parameter.dtype)]
+
+    def timed(policy: ConfidencePolicy) -> Callable[[], object]:
+        turn = cycle(images[-warmup % len(images) :] + images[: -warmup % len(images)])
+        return lambda: predict(model, next(turn), policy)
+
+    with using_threads(threads) as used, evaluating(model):
+        times = interleaved_ms(
+            {str(place): timed(policy) for place, policy in enumerate(policies)},
+            rounds=len(images),
+            warmup=warmup,
+            device=parameter.device,
+            on_round=lambda done: on_progress("latency", done, len(images) + warmup),
+        )
+    for place, row in enumerate(rows):
+        row |= {"latency_ms_mean": statistics.fmean(times[str(place)])} | summarise_ms(times[str(place)])
+    return {"threads": used, "rounds": len(images)}

@@ -1,0 +1,70 @@
+"""`PolicyTable`: policies and what was measured of them, as a file that other rooms and programs read."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pliant.checkpoint import write_atomically
+from pliant.policy.confidence import ConfidencePolicy
+
+__all__ = ["PolicyTable"]
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PolicyTable:
+    """One row a budget, and the policies themselves.
+
+    Attributes:
+        rows: for each policy `budget` and `gmacs`, what was asked for and what an image costs on average, 10^9
+            multiply-accumulates; `acc1` in percent; `shares`, which part of the images each sub-network answered; and
+            where it was timed `latency_ms_mean`, `latency_ms` (median) and `latency_ms_p95` of one image.
+        anytime: for each sub-network `subnet`, `gmacs` and `acc1`, if it answered all images.
+        policies: as many as rows.
+        info: the circumstances.
+    """
+
+    rows: list[dict[str, Any]]
+    anytime: list[dict[str, Any]]
+    policies: list[ConfidencePolicy]
+    info: dict[str, Any]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything as JSON; a file that was there stays whole until the new one is complete.
+
+        Raises:
+            ValueError: it cannot be written; names the path.
+        """
+        policies = [policy.to_dict() for policy in self.policies]
+        document = {"version": FORMAT_VERSION, "info": self.info, "rows": self.rows, "anytime": self.anytime}
+        text = json.dumps(document | {"policies": policies}, indent=2, allow_nan=False)
+        try:
+            with write_atomically(Path(path)) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"{path}: the policies cannot be written here ({error.strerror})") from None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: no such file, or no policies; names the path.
+        """
+        try:
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"{path}: no policies can be read here ({error.strerror})") from None
+        except ValueError as error:
+            raise ValueError(f"{path}: no policies can be read here ({error})") from None
+        match document:
+            case {"version": int(version)} if version > FORMAT_VERSION:
+                raise ValueError(f"{path}: version {version} is newer than this pliant knows ({FORMAT_VERSION})")
+            case {"info": dict(info), "rows": list(rows), "anytime": list(anytime), "policies": list(policies)}:
+                return cls(rows, anytime, [ConfidencePolicy.from_dict(policy) for policy in policies], info)
+        raise ValueError(f"{path}: no policies can be read here (expected info, rows, anytime and policies)")
