@@ -1,6 +1,6 @@
 """Budgeted batch classification: thresholds of confidence with which inputs cost what was asked, on average.
 
-The published procedure (MSDNet, section 4.3 of its paper; IMTA the same): the share of inputs that leaves at exit k
+The published procedure (of MSDNet and IMTA): the share of inputs that leaves at exit k
 shall be proportional to q ** k, and validation images say at which confidence that many leave.
 
 Letters of shapes: K exits, or any sub-networks in their order; N inputs; Q values of q.
