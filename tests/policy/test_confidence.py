@@ -78,6 +78,15 @@ def test_what_was_expected_is_what_validation_images_give(calibrate):
     assert fit(budgets=[1.0])[0].expected_shares == (1, 0, 0)
 
 
+def test_a_budget_is_spent_where_every_answer_is_right():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(CLASSES, (60,), generator=generator)
+    perfect = 6 * torch.nn.functional.one_hot(labels, CLASSES) + 0.5 * torch.randn(3, 60, CLASSES, generator=generator)
+    assert (perfect.argmax(dim=2) == labels).all()
+    policy = fit(logits=perfect, labels=labels, budgets=[2.5], calibrate=True)[0]
+    assert policy.expected_cost == pytest.approx(2.5, abs=0.1)
+
+
 def test_temperatures_are_those_of_the_exits():
     logits, _ = answers()
     factors = torch.tensor([1.0, 5.0, 0.2])[:, None, None]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pliant.policy.fit import budgets_between
-from pliant.policy.thresholds import exit_shares, find_for_budgets, find_thresholds, refuse_costs, shares_that_leave
+from pliant.policy.thresholds import exit_shares, find_for_budgets, find_thresholds, refuse_costs
 
 
 def confidences(exits: int, inputs: int, seed: int, *, levels: int = 0) -> torch.Tensor:
@@ -60,7 +60,6 @@ def test_thresholds_equal_the_procedure_by_hand(exits, levels):
             shares = exit_shares(step / 20, exits)
             thresholds = find_thresholds(rows, shares)
             assert list(thresholds) == walked(rows.tolist(), shares)
-            assert shares_that_leave(rows, thresholds) == left_by_hand(rows.tolist(), list(thresholds))
 
 
 def test_a_share_of_less_than_one_input_lets_nobody_leave():
@@ -71,7 +70,7 @@ def test_a_share_of_less_than_one_input_lets_nobody_leave():
 def test_inputs_that_are_equally_sure_leave_together():
     rows = torch.tensor([[0.9, 0.9, 0.9, 0.1], [0.5, 0.5, 0.5, 0.5], [0.0] * 4])
     assert find_thresholds(rows, [0.25, 0.25, 0.5]) == (pytest.approx(0.9), 0.5, -math.inf)
-    assert shares_that_leave(rows, find_thresholds(rows, [0.25, 0.25, 0.5])) == [0.75, 0.25, 0]
+    assert left_by_hand(rows.tolist(), list(find_thresholds(rows, [0.25, 0.25, 0.5]))) == [0.75, 0.25, 0]
 
 
 @pytest.mark.parametrize(("levels", "inputs"), [(0, 40), (3, 40), (0, 17)])
@@ -130,3 +129,11 @@ def test_costs_that_do_not_rise_are_refused(costs, message):
 def test_shares_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"2 shares and confidences \[3, 5\]"):
         find_thresholds(confidences(3, 5, 0), [0.5, 0.5])
+
+
+@pytest.mark.parametrize("levels", [0, 4])
+def test_what_is_found_for_a_budget_is_what_leaves_by_hand(levels):
+    rows = confidences(4, 37, 3, levels=levels)
+    for found in find_for_budgets(rows, [1.0, 2.0, 3.0, 4.0], [1.2, 2.0, 3.3]):
+        assert list(found.thresholds) == walked(rows.tolist(), exit_shares(found.q, 4))
+        assert list(found.shares) == left_by_hand(rows.tolist(), list(found.thresholds))

@@ -26,7 +26,7 @@ def find_temperature(logits: Tensor, labels: Tensor) -> float:
         labels: class of each, int64 `[inputs]`.
 
     Returns:
-        A number within `TEMPERATURES`.
+        A number within `TEMPERATURES`; 1 where the best lies outside, as it does where every answer is right.
 
     Raises:
         ValueError: logits and labels do not fit together, are not finite, or have fewer than two classes.
@@ -40,6 +40,10 @@ def find_temperature(logits: Tensor, labels: Tensor) -> float:
         return float((expected - right).mean())
 
     low, high = (math.log(1 / temperature) for temperature in reversed(TEMPERATURES))
+    if slope(math.exp(low)) >= 0 or slope(math.exp(high)) <= 0:
+        # Every answer is right, or none says anything: no temperature within the range is the best, and one at its
+        # end would make all inputs equally sure, so that no threshold could tell them apart.
+        return 1.0
     for _ in range(60):
         middle = (low + high) / 2
         if slope(math.exp(middle)) > 0:

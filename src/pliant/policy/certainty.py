@@ -67,4 +67,6 @@ def confidence_of(logits: Tensor, measure: str = "max_softmax", temperature: flo
     if not logits.isfinite().all():
         bad = int((~logits.isfinite()).any(dim=1).nonzero()[0])
         raise ValueError(f"the logits of input {bad} are not finite, so that nobody can say how sure they are")
-    return MEASURES[measure](logits.to(torch.float32) / temperature)
+    logits = logits.to(torch.float32)
+    # The same probabilities, and nothing leaves the range of numbers, however low the temperature.
+    return MEASURES[measure]((logits - logits.amax(dim=1, keepdim=True)) / temperature)

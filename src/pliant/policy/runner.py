@@ -129,7 +129,7 @@ def all_logits(model: nn.Module, x: Tensor, subnets: Sequence[str | SubNet]) -> 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model in eval mode, and what was training back afterwards."""
-    training = [module for module in model.modules() if module.training]
+    training = _training(model)
     if training:
         model.eval()
     try:
@@ -137,3 +137,14 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _training(model: nn.Module) -> list[nn.Module]:
+    """Return the modules in training mode. `model.modules()` would take a tenth of the time of one small image."""
+    training, stack = [], [model]
+    while stack:
+        module = stack.pop()
+        if module.training:
+            training.append(module)
+        stack += [child for child in module._modules.values() if child is not None]
+    return training

@@ -23,12 +23,11 @@ __all__ = [
     "find_thresholds",
     "refuse_budgets",
     "refuse_costs",
-    "shares_that_leave",
 ]
 
-_WALKS = 1000
+_WALKS = 300
 """Values of q that are tried by thresholds; where there are more, so many, evenly spaced,"""
-_NEAR = 64
+_NEAR = 16
 """and for each budget those whose shares, were there no ties, would cost just less."""
 
 
@@ -77,27 +76,7 @@ def find_thresholds(confidences: Tensor, shares: Sequence[float]) -> tuple[float
     """
     if confidences.dim() != 2 or len(shares) != len(confidences) or not confidences.shape[1]:
         raise ValueError(f"{len(shares)} shares and confidences {list(confidences.shape)}; expected [shares, inputs]")
-    inside = torch.ones_like(confidences[0], dtype=torch.bool)
-    thresholds = []
-    for row, share in zip(confidences[:-1], shares, strict=False):
-        wanted, rest = math.floor(len(row) * share), row[inside]
-        threshold = float(rest.kthvalue(len(rest) - wanted + 1).values) if 0 < wanted <= len(rest) else math.inf
-        inside &= row < threshold
-        thresholds.append(threshold)
-    return (*thresholds, -math.inf)
-
-
-def shares_that_leave(confidences: Tensor, thresholds: Sequence[float]) -> list[float]:
-    """Return which share of the inputs leaves at each exit: at the first where it is as sure as asked.
-
-    Args:
-        confidences: `[K, N]`.
-        thresholds: one an exit.
-    """
-    limits = torch.tensor(thresholds, dtype=confidences.dtype, device=confidences.device)
-    first = (confidences >= limits[:, None]).to(torch.uint8).argmax(dim=0)
-    counts = torch.bincount(first, minlength=len(thresholds)).tolist()
-    return [count / confidences.shape[1] for count in counts]
+    return _walk(confidences, *confidences.sort(dim=1, descending=True), shares)[0]
 
 
 def average_cost(shares: Sequence[float], costs: Sequence[float]) -> float:
@@ -157,14 +136,14 @@ def find_for_budgets(
     cases = _cases(len(confidences), confidences.shape[1])
     shares = [exit_shares(q, len(costs)) for q in cases]
     nominal = _nominal_costs(torch.tensor(shares, dtype=torch.float64), costs, confidences.shape[1])
+    # Sorted once, and not at every try: there are hundreds.
+    descending, order = confidences.sort(dim=1, descending=True)
     tried: dict[int, Found] = {}
 
     def attempt(case: int) -> None:
         if case not in tried:
-            thresholds = find_thresholds(confidences, shares[case])
-            left = shares_that_leave(confidences, thresholds)
-            cost = average_cost(left, costs)
-            tried[case] = Found(cases[case], thresholds, tuple(left), cost)
+            thresholds, left = _walk(confidences, descending, order, shares[case])
+            tried[case] = Found(cases[case], thresholds, left, average_cost(left, costs))
 
     for case in range(0, len(cases), math.ceil(len(cases) / _WALKS)):
         attempt(case)
@@ -176,6 +155,25 @@ def find_for_budgets(
         max((found for found in tried.values() if found.cost <= budget), key=lambda found: found.cost)
         for budget in budgets
     ]
+
+
+def _walk(
+    confidences: Tensor, descending: Tensor, order: Tensor, shares: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return thresholds, and the shares that leave by them, of confidences that are sorted already."""
+    inside = torch.ones_like(confidences[0], dtype=torch.bool)
+    count = inputs = len(inside)
+    thresholds, left = [], []
+    for exit_number, share in enumerate(shares[:-1]):
+        wanted, threshold, before = math.floor(inputs * share), math.inf, count
+        if 0 < wanted <= count:
+            places = inside[order[exit_number]].nonzero().flatten()
+            threshold = float(descending[exit_number, places[wanted - 1]])
+            inside &= confidences[exit_number] < threshold
+            count = int(inside.sum())
+        thresholds.append(threshold)
+        left.append((before - count) / inputs)
+    return (*thresholds, -math.inf), (*left, count / inputs)
 
 
 def _cases(exits: int, inputs: int) -> list[float]:
