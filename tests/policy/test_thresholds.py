@@ -80,7 +80,7 @@ def test_the_cost_is_the_largest_that_a_budget_allows(levels, inputs):
 
     def cost(log_q: float) -> float:
         shares = exit_shares(math.exp(log_q), 4)
-        left = shares_that_leave(rows, find_thresholds(rows, shares))
+        left = left_by_hand(rows.tolist(), list(find_thresholds(rows, shares)))
         return math.fsum(share * cost for share, cost in zip(left, costs, strict=True))
 
     reachable = {cost(step / 200) for step in range(-1500, 1500)}
@@ -89,7 +89,7 @@ def test_the_cost_is_the_largest_that_a_budget_allows(levels, inputs):
         best = max((value for value in reachable if value <= budget), default=1.0)
         assert best <= found.cost <= budget
         assert found.thresholds == find_thresholds(rows, exit_shares(found.q, 4))
-        assert found.shares == tuple(shares_that_leave(rows, found.thresholds))
+        assert found.shares == tuple(left_by_hand(rows.tolist(), list(found.thresholds)))
     assert find_for_budgets(rows, costs, [1.0])[0].shares == (1, 0, 0, 0)
 
 
