@@ -25,7 +25,7 @@ def predict(model: nn.Module, x: Tensor, policy: ConfidencePolicy) -> tuple[Tens
 
     Exits that one pass comes by share it: the batch shrinks at each by the inputs that leave, and when none is left
     the pass ends. A sub-network of another depth is a pass of its own, on the inputs that are still undecided. The
-    model runs in eval mode and without gradients, and is put back afterwards.
+    model runs without gradients and, if it is training, in eval mode meanwhile.
 
     Args:
         model: adaptive.
@@ -107,7 +107,7 @@ def all_logits(model: nn.Module, x: Tensor, subnets: Sequence[str | SubNet]) -> 
     """Return what every sub-network answers to every input, `[K, B, C]`: for finding and checking policies.
 
     Args:
-        model: adaptive; it runs in eval mode and without gradients, and is put back afterwards.
+        model: adaptive; it runs without gradients and, if it is training, in eval mode meanwhile.
         x: what the model takes, `[B, ...]`, on its device.
         subnets: which, in the order of the answers.
 
@@ -128,8 +128,12 @@ def all_logits(model: nn.Module, x: Tensor, subnets: Sequence[str | SubNet]) -> 
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode, and what was training back afterwards."""
-    training = _training(model)
+    """Put a model that is training in eval mode, and all its modules back afterwards.
+
+    One that is not stays as it is, as in `model(x)`: to ask each of a thousand modules takes a twentieth of the time
+    that one small image takes.
+    """
+    training = [module for module in model.modules() if module.training] if model.training else []
     if training:
         model.eval()
     try:
@@ -137,14 +141,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _training(model: nn.Module) -> list[nn.Module]:
-    """Return the modules in training mode. `model.modules()` would take a tenth of the time of one small image."""
-    training, stack = [], [model]
-    while stack:
-        module = stack.pop()
-        if module.training:
-            training.append(module)
-        stack += [child for child in module._modules.values() if child is not None]
-    return training

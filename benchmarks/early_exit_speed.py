@@ -1,0 +1,128 @@
+"""Whether early exits save time: a policy for half the multiply-accumulates against always running to the last exit.
+
+    python benchmarks/early_exit_speed.py [--rounds 20] [--threads 2]
+
+Speed is measured here and not accuracy. The network, an MSDNet for CIFAR with seven exits, has random weights, the
+images are noise of varying strength, and so its answers mean nothing; its confidences differ from image to image, which
+is all that thresholds need. They are found on some images by `find_policies`, for an average of half of what the last
+exit costs, so that the budget forces the shares of the exits, and tried on others. In a trained network the shares are
+those that images deserve, and the time is what the shares make it.
+
+Timed is `pliant.predict` against `model(x)`, which runs no classifier but the last: image by image (batch 1, the mean
+over all test images, one after the other), and all of them as one batch. The two take turns; figures are medians over
+rounds, ratios are taken round by round, because a machine that slows down meanwhile slows both alike. Before that the
+answers are compared with those of the slow path, which computes every exit for every image and chooses afterwards.
+Writes results/early_exit_speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from provenance import write_result
+from torch import Tensor, nn
+
+import pliant
+from pliant.measure.latency import interleaved_ms, using_threads
+from pliant.measure.policies import cumulative_gmacs, find_policies, usual_subnets
+from pliant.policy.confidence import ConfidencePolicy
+from pliant.policy.runner import all_logits
+
+MODEL = "pliant:msdnet_cifar100_k7"
+LIMITS = {"batch_1_speedup": 1.6, "batch_256_speedup": 1.6}
+BATCH = 256
+
+
+def noise(count: int, seed: int) -> Tensor:
+    """Images `[count, 3, 32, 32]`: fine and coarse noise, mixed and scaled differently in each."""
+    generator = torch.Generator().manual_seed(seed)
+    fine = torch.randn(count, 3, 32, 32, generator=generator)
+    coarse = nn.functional.interpolate(torch.randn(count, 3, 4, 4, generator=generator), size=32, mode="bilinear")
+    share, scale = torch.rand(2, count, 1, 1, 1, generator=generator)
+    return (share * fine + (1 - share) * coarse) * (0.2 + 2 * scale)
+
+
+def random_network() -> nn.Module:
+    """The network, with norm statistics of noise, as those of training are of images, and answers that differ."""
+    torch.manual_seed(0)
+    model = pliant.adapt_(pliant.create_model(MODEL), pliant.Exits())
+    model.train()
+    with torch.no_grad():
+        for seed in range(20):
+            model(noise(64, 100 + seed), exits=True)
+        for path, module in model.named_modules():
+            if path.endswith("exit.linear"):
+                module.get_parameter("weight").mul_(10)
+    return model.eval()
+
+
+def refuse_differences(model: nn.Module, images: Tensor, policy: ConfidencePolicy) -> None:
+    """Assert that every image is answered as the slow path answers it, as a batch and alone."""
+    expected, expected_places = policy.apply(all_logits(model, images, policy.subnets))
+    answers = {
+        "batch": pliant.predict(model, images, policy),
+        "alone": tuple(map(torch.cat, zip(*(pliant.predict(model, x[None], policy) for x in images), strict=True))),
+    }
+    for way, (logits, places) in answers.items():
+        assert torch.equal(places, expected_places), f"{way}: other exits than the slow path"
+        torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
+
+
+def compare(model: nn.Module, images: Tensor, policy: ConfidencePolicy, rounds: int) -> dict[str, Any]:
+    """Time both ways of answering all images, one by one and together."""
+
+    def one_by_one(run: Callable[[Tensor], object]) -> None:
+        for image in images:
+            run(image[None])
+
+    def early(x: Tensor) -> object:
+        return pliant.predict(model, x, policy)
+
+    figures: dict[str, Any] = {}
+    ways = {
+        f"batch_{len(images)}": (lambda: early(images), lambda: model(images), 1),
+        "batch_1": (lambda: one_by_one(early), lambda: one_by_one(model), len(images)),
+    }
+    for way, (with_policy, to_the_end, passes) in ways.items():
+        times = interleaved_ms({"policy": with_policy, "last": to_the_end}, rounds=rounds, warmup=1)
+        ratios = [last / own for own, last in zip(times["policy"], times["last"], strict=True)]
+        for kind, each in times.items():
+            pass_ms = statistics.median(each) / passes
+            figures[f"{way}_{kind}_ms"] = round(pass_ms, 3)
+            figures[f"{way}_{kind}_images_per_s"] = round(1e3 * len(images) / passes / pass_ms, 1)
+        figures[f"{way}_speedup"] = round(statistics.median(ratios), 3)
+        figures[f"{way}_speedup_range"] = [round(min(ratios), 3), round(max(ratios), 3)]
+        print(way, figures[f"{way}_speedup"], flush=True)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", default="results/early_exit_speed.json")
+    arguments = parser.parse_args()
+    model, images, held_out = random_network(), noise(BATCH, 1), noise(1000, 2)
+    subnets = usual_subnets(model)
+    last_gmacs = cumulative_gmacs(model, subnets, images[:1])[-1]
+    with using_threads(arguments.threads), torch.inference_mode():
+        labels = torch.arange(len(held_out)) % 100  # which decide nothing
+        (policy,) = find_policies(model, held_out, labels, budgets=[last_gmacs / 2], subnets=subnets)
+        refuse_differences(model, images, policy)
+        _, places = pliant.predict(model, images, policy)
+        counts = torch.bincount(places, minlength=len(subnets)).tolist()
+        gmacs = sum(count * cost for count, cost in zip(counts, policy.costs, strict=True)) / len(images)
+        figures = compare(model, images, policy, arguments.rounds)
+    shares = {subnet: count / len(images) for subnet, count in zip(subnets, counts, strict=True)}
+    circumstances = {"model": MODEL, "threads": arguments.threads, "rounds": arguments.rounds, "seed": 0}
+    costs = {"last_gmacs": last_gmacs, "budget_gmacs": policy.budget, "average_gmacs": gmacs, "shares": shares}
+    write_result(arguments.out, {**circumstances, "limits": LIMITS, **costs, **figures})
+    print(costs, figures, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
