@@ -237,22 +237,30 @@ def bake_(model: nn.Module, config: Exits, ending: Ending) -> nn.Module:
     an `EarlyExit` around what is left of it.
     """
     chained = config.collaboration != "none"
-    if ending.is_own and not chained:
+    numbers = range(1, ending.last + 1) if chained else (ending.last,)
+    points = list(zip(numbers, ending.blocks, ending.classifiers, strict=False))
+    ends_itself = ending.is_own
+    if isinstance(model, Truncatable):
+        if not ending.is_own:
+            ending.blocks[-1].add_module("exit", ending.classifiers[-1])
+        paths = {module: path for path, module in model.named_modules()}
+        model, ends_itself = model.truncated(ending.last), True
+        points = [
+            (number, model.get_submodule(paths[block]), classifier)
+            for number, block, classifier in points
+            if number < ending.last
+        ]
+    if ends_itself and not chained:
         return model
-    if isinstance(model, Truncatable) and not chained:
-        ending.blocks[-1].add_module("exit", ending.classifiers[-1])
-        return model.truncated(ending.last)
     # Not the switch of the adapted model: passes of that one are none of this network's business.
     switch = Switch(SubNetSpace(exit_stages=(1,) * ending.last), chained=True) if chained else None
-    numbers = range(1, ending.last + 1) if chained else (ending.last,)
-    for number, block, classifier in zip(numbers, ending.blocks, ending.classifiers, strict=False):
+    for number, block, classifier in points:
         block.add_module("exit", classifier)
         ExitPoint.make_(block, switch, number)
-    if switch is not None:
-        for module in model.modules():
-            if isinstance(module, Collaborating):
-                module._switch = switch
-    if not ending.is_own:
+    for module in model.modules():
+        if isinstance(module, Collaborating) and switch is not None:
+            module._switch = switch
+    if not ends_itself:
         _cut_behind(model, next(path for path, module in model.named_modules() if module is ending.blocks[-1]))
     return EarlyExit(model, switch)
 
