@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from pliant.core.anatomy import Anatomy, Block, Truncatable
+from pliant.core.inputs import input_spec
 from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.core.switch import Switch
 from pliant.exits.config import Exits
@@ -127,9 +128,13 @@ def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Exits) -> None:
     """Refuse what the anatomy does not tell.
 
     Raises:
-        ValueError: a block has something else under the name that a classifier takes, exits are to collaborate and
-            the network's own classifier has no linear layer at its end, or convolutions lack feature maps.
+        ValueError: a language model; a block has something else under the name that a classifier takes; exits are to
+            collaborate and the network's own classifier has no linear layer at its end; or convolutions lack feature maps.
     """
+    if input_spec(model, 1).vocabulary == anatomy.num_classes:
+        raise ValueError(
+            f"this {anatomy.family} answers for every token; exits are for networks with one answer an input"
+        )
     head = model.get_submodule(anatomy.head)
     if config.collaboration != "none" and not isinstance(head, nn.Linear):
         raise ValueError(
