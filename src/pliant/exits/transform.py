@@ -129,7 +129,7 @@ def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Exits) -> None:
 
     Raises:
         ValueError: a language model; a block has something else under the name that a classifier takes; exits are to
-            collaborate and the network's own classifier has no linear layer at its end; or convolutions lack feature maps.
+            collaborate and the network has no linear layer at its end; or convolutions lack feature maps.
     """
     if input_spec(model, 1).vocabulary == anatomy.num_classes:
         raise ValueError(
