@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pliant.checkpoint import write_atomically
+from pliant.core.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "lightning", "onnxruntime", "numpy")

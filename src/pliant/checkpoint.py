@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from pliant.axes import AXES
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.anatomy import Anatomy
 from pliant.core.config import Config
+from pliant.core.files import write_atomically
 from pliant.core.weights import CheckpointError, first_three, misfits, shapes, tied_names
 from pliant.core.wrapped import refuse_wrapped
 from pliant.create import ModelSource, identify
@@ -29,28 +29,11 @@ from pliant.extract import extract, original
 from pliant.foreign import recognise
 from pliant.own import is_own
 
-__all__ = ["CheckpointError", "load", "read_info", "save", "write_atomically"]
+__all__ = ["CheckpointError", "load", "read_info", "save"]
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 CARD = "pliant.json"
-
-
-@contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what is written there replaces `path` when the block ends well.
-
-    A reader sees the old file or the new one, never half of one, also when the disk is full or the
-    process is killed.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(

@@ -8,11 +8,10 @@ from torch import nn
 
 from pliant import readers
 from pliant.axes import Axes
-from pliant.core.adaptive import AdaptiveModule, StageEnd
+from pliant.core.adaptive import AdaptiveModule, StageEnd, as_adaptive
 from pliant.core.anatomy import Anatomy
 from pliant.core.subnet import SubNet
 from pliant.core.surgery import shared_copy
-from pliant.core.wrapped import refuse_wrapped
 from pliant.depth import transform as depth
 from pliant.exits import transform as exits
 
@@ -31,9 +30,7 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
     Raises:
         ValueError: the model is not adapted, is wrapped, or has no such sub-network.
     """
-    refuse_wrapped(model, "extract")
-    if not isinstance(model, AdaptiveModule):
-        raise ValueError(f"extract: this {type(model).__name__} has no sub-networks; adapt it first with pliant.adapt_")
+    model = as_adaptive(model, "extract")
     chosen = model.space.parse(subnet)
     plain = shared_copy(model)
     anatomy, wanted = plain.anatomy, Axes.of(plain.configs)

@@ -53,6 +53,15 @@ def test_every_exit_extracted_computes_what_it_does_in_the_model(name, options, 
         assert torch.equal(pliant.extract(model, subnet)(images()), model(images(), subnet=subnet)), subnet
 
 
+@pytest.mark.parametrize(("name", "options", "configs"), NETWORKS)
+@torch.no_grad()
+def test_features_are_the_channels_of_every_stage_of_many_scales_the_coarsest(name, options, configs):
+    _, model = make(name, options, configs)
+    output, features = model(images(), features=True)
+    assert torch.equal(output, model(images()))
+    assert [tuple(feature.shape) for feature in features] == [(3, stage.channels) for stage in model.anatomy.stages]
+
+
 @pytest.mark.parametrize(("name", "options", "configs"), NETWORKS + COLLABORATIONS)
 @torch.no_grad()
 def test_one_pass_gives_the_answers_of_all_exits(name, options, configs):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pliant.cli.measure import headline
-from pliant.cli.show import note, progress_bar, show
+from pliant.cli.show import headline, note, progress_bar, show
 
 if TYPE_CHECKING:
     from pliant.measure.table import Table

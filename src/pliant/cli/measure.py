@@ -11,7 +11,7 @@ import typer
 
 from pliant.cli.networks import load_run, table_path
 from pliant.cli.policies import show_policies
-from pliant.cli.show import note, progress_bar, show
+from pliant.cli.show import headline, note, progress_bar, show
 
 if TYPE_CHECKING:
     from torch import nn
@@ -195,12 +195,3 @@ def augment_of(run: Path) -> Augment | None:
 
     recipe = run / "recipe.yaml"
     return Recipe.load(recipe).data.augment if recipe.is_file() else None
-
-
-def headline(info: Mapping[str, Any]) -> str:
-    """Say in one line what was measured, where and how."""
-    threads = info["threads"]
-    where = f"{info['device']}, {info['cpu']}, {threads} thread{'s' if threads > 1 else ''}"
-    count = info.get("recalibrated_on")
-    anew = f"; norm statistics of untrained ones from {count} training images" if count else ""
-    return f"{info['model']}, {info['image_size']} px, batch {info['batch_size']}, {info['dtype']}; {where}{anew}"

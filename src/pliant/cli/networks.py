@@ -94,8 +94,7 @@ def named_or_loaded(
 
 def _recognised(path: Path, name: str | None, ema: bool | None, image_size: int | None = None) -> Network:
     """Load a checkpoint file, and adapt what its authors did not."""
-    from pliant.adapt import adapt_
-    from pliant.depth.config import Depth
+    from pliant.adapt import adapt_, usual_config
     from pliant.foreign import recognise
 
     foreign = recognise(path, model=name, ema=ema)
@@ -107,7 +106,7 @@ def _recognised(path: Path, name: str | None, ema: bool | None, image_size: int 
         "num_classes": foreign.source.num_classes,
     }
     if not foreign.configs:
-        model = adapt_(model, Depth())
+        model = adapt_(model, usual_config(model))
     return Network(
         model, _image_size(model, image_size), {key: value for key, value in found.items() if value is not None}
     )

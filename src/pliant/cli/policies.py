@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pliant.cli.networks import table_path
-from pliant.cli.show import note, progress_bar, show
+from pliant.cli.show import headline, note, progress_bar, show
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,7 +63,7 @@ def show_policies(
         )
     path = policies_path(run)
     table.save(path)
-    show(table.rows if as_json else map(_for_people, table.rows), as_json=as_json, title=_headline(table.info))
+    show(table.rows if as_json else map(_for_people, table.rows), as_json=as_json, title=headline(table.info))
     note(
         f"GMACs, accuracy and shares on {table.info['images']} test images; thresholds from "
         f"{table.info['found_on_images']} validation images, {confidence}. Written to {path}."
@@ -77,9 +77,3 @@ def _for_people(row: Mapping[str, Any]) -> dict[str, Any]:
     if "latency_ms_mean" in row:
         line |= {"mean ms": row["latency_ms_mean"], "latency_ms_p95": row["latency_ms_p95"]}
     return line | shares
-
-
-def _headline(info: Mapping[str, Any]) -> str:
-    threads = info["threads"]
-    where = f"{info['device']}, {info['cpu']}, {threads} thread{'s' if threads > 1 else ''}"
-    return f"{info['model']}, {info['image_size']} px, batch 1, {info['dtype']}; {where}"

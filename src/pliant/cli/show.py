@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["note", "progress_bar", "show"]
+__all__ = ["headline", "note", "progress_bar", "show"]
 
 
 def show(rows: Iterable[Mapping[str, Any]], *, as_json: bool, title: str = "", hide: Iterable[str] = ()) -> None:
@@ -27,6 +27,15 @@ def show(rows: Iterable[Mapping[str, Any]], *, as_json: bool, title: str = "", h
 
     table = Table([{key: value for key, value in row.items() if key not in set(hide)} for row in rows])
     print(f"{title}\n{table.text()}" if title else table.text())
+
+
+def headline(info: Mapping[str, Any]) -> str:
+    """Say in one line what was measured, where and how."""
+    threads = info["threads"]
+    where = f"{info['device']}, {info['cpu']}, {threads} thread{'s' if threads > 1 else ''}"
+    count = info.get("recalibrated_on")
+    anew = f"; norm statistics of untrained ones from {count} training images" if count else ""
+    return f"{info['model']}, {info['image_size']} px, batch {info['batch_size']}, {info['dtype']}; {where}{anew}"
 
 
 def note(text: str) -> None:

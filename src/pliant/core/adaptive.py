@@ -14,8 +14,9 @@ from pliant.core.leaving import Decide, Left
 from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.core.surgery import demote, mix_in
 from pliant.core.switch import Switch
+from pliant.core.wrapped import refuse_wrapped
 
-__all__ = ["Adaptation", "AdaptiveModule", "StageEnd"]
+__all__ = ["Adaptation", "AdaptiveModule", "StageEnd", "as_adaptive"]
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,20 @@ class AdaptiveModule(nn.Module):
                 return exit_pass.answers()
 
 
+def as_adaptive(model: nn.Module, caller: str) -> AdaptiveModule:
+    """Return a model that has sub-networks; `caller` is who needs them.
+
+    Raises:
+        ValueError: it has none, or torch has wrapped it.
+    """
+    refuse_wrapped(model, caller)
+    if not isinstance(model, AdaptiveModule):
+        raise ValueError(
+            f"{caller}: this {type(model).__name__} has no sub-networks; adapt it first with pliant.adapt_"
+        )
+    return model
+
+
 class StageEnd(nn.Module):
     """Mixed into the last block of every stage: hands the stage's output to the switch.
 
@@ -156,5 +171,5 @@ class StageEnd(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the block and record what it returns."""
         output = super().forward(*args, **kwargs)
-        self._recorder.record(output[0] if isinstance(output, tuple) else output, self._channel_dim)
+        self._recorder.record(output, self._channel_dim)
         return output

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Decide", "ExitPass", "Left", "stream_of"]
+__all__ = ["Decide", "ExitPass", "Left"]
 
 Decide = Callable[[int, Tensor], Tensor]
 """Given the number of an exit and the logits there, says which inputs leave: `[batch]` of bool."""
@@ -116,11 +116,6 @@ class ExitPass:
         self._answers[rows] = logits[leaves]
         self.exits[rows] = exit_number
         self._inside = self._inside[~leaves]
-
-
-def stream_of(output: Any) -> Any:
-    """Return the residual stream of what a block returned: a tensor, or a list of them for a network of many scales."""
-    return output[0] if isinstance(output, tuple) else output
 
 
 def _rows(output: Any, rows: Tensor) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch._compile import _disable_dynamo
 
 from pliant.core.leaving import Decide, ExitPass
 from pliant.core.passes import PassLog
+from pliant.core.stream import averaged, stream_of
 from pliant.core.subnet import SubNet, SubNetSpace
 
 __all__ = ["Switch"]
@@ -52,8 +54,8 @@ class Switch:
         flags = self._running
         return not any(self._outside() if flags is None else flags)
 
-    def record(self, stage_output: Tensor, channel_dim: int) -> None:
-        """Keep the output of a stage, averaged over all positions, if the pass asked for features.
+    def record(self, output: Any, channel_dim: int) -> None:
+        """Keep what the last block of a stage returned, averaged over all positions, if the pass asked for features.
 
         Raises:
             ValueError: the pass is to be differentiated, but not this part of it.
@@ -64,10 +66,7 @@ class Switch:
                     f"features: the output of stage {len(self._features) + 1} has no gradient, as within a checkpoint "
                     "with use_reentrant=True or torch.no_grad(); set use_reentrant=False, or leave features out"
                 )
-            dims = stage_output.dim()
-            positions = [dim for dim in range(1, dims) if dim != channel_dim % dims]
-            # Features of a table, [batch, channels], have one position; a mean over none would be one over all.
-            self._features.append(stage_output.mean(positions) if positions else stage_output)
+            self._features.append(averaged(stream_of(output), channel_dim))
 
     @contextmanager
     def running(

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pliant.core.leaving import Left, stream_of
+from pliant.core.leaving import Left
+from pliant.core.stream import averaged, stream_of
 from pliant.core.surgery import demote, mix_in
 from pliant.core.switch import Switch
 
@@ -46,9 +47,7 @@ class Classifier(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Map the output of a block to `[B, C]`, averaged over all positions."""
-        x = self.norm(self.convolutions(x))
-        positions = [dim for dim in range(1, x.dim()) if dim != self.channel_dim % x.dim()]
-        return x.mean(positions) if positions else x
+        return averaged(self.norm(self.convolutions(x)), self.channel_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map the output of a block to logits `[B, N]`."""

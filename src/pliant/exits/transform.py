@@ -119,8 +119,8 @@ def exit_stages(anatomy: Anatomy, config: Exits) -> tuple[int, ...]:
 
 def changed_paths(anatomy: Anatomy, config: Exits) -> list[str]:
     """Paths of all modules that `adapt_` will change."""
-    paths = [place.block.path for place in places(anatomy, config)]
-    paths += [place.block.exit for place in places(anatomy, config) if place.block.exit]
+    found = places(anatomy, config)
+    paths = [place.block.path for place in found] + [place.block.exit for place in found if place.block.exit]
     return paths if config.collaboration == "none" else [*paths, anatomy.head]
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor, nn
 
-from pliant.core.adaptive import AdaptiveModule
+from pliant.core.adaptive import AdaptiveModule, as_adaptive
 from pliant.core.subnet import SubNet
 from pliant.create import identify
 from pliant.extract import extract, original
 from pliant.recalibrate import recalibrated, why_not
 
-__all__ = ["Candidate", "evaluating", "find_candidates", "model_name"]
+__all__ = ["Candidate", "find_candidates", "model_name"]
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,9 @@ def find_candidates(
     Raises:
         ValueError: an unknown sub-network, or sub-networks asked of a plain network.
     """
-    if not isinstance(model, AdaptiveModule):
-        if subnets is not None:
-            kind = type(model).__name__
-            raise ValueError(f"this {kind} has no sub-networks; adapt it first with pliant.adapt_")
+    if not isinstance(model, AdaptiveModule) and subnets is None:
         return [Candidate(name, model, run=model, network=model)]
+    model = as_adaptive(model, "measure")
     wanted = set(model.subnets) if subnets is None else {model.space.parse(subnet) for subnet in subnets}
     if not wanted:
         raise ValueError(f"no sub-network to measure; allowed are {', '.join(map(str, model.subnets))}")
@@ -79,15 +76,3 @@ def model_name(model: nn.Module) -> str:
     plain = original(model) if isinstance(model, AdaptiveModule) else model
     source = identify(plain)
     return source.name if source else type(plain).__name__
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode and every one of its modules back afterwards."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was_training in training.items():
-            module.training = was_training

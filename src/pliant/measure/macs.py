@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from pliant.core.inputs import input_spec
+from pliant.core.inputs import example_input, input_spec
 
 __all__ = ["count_gmacs", "count_macs", "count_params_m"]
 
@@ -43,7 +43,7 @@ def count_gmacs(network: nn.Module, image_size: int) -> float:
         macs = count_macs(lambda: _run_on_meta(network, image_size))
     except (NotImplementedError, RuntimeError):
         parameter = next(network.parameters())
-        example = input_spec(network, image_size).random(1).to(parameter.device)
+        example = example_input(network, image_size).to(parameter.device)
         example = example.to(parameter.dtype) if example.is_floating_point() else example
         macs = count_macs(lambda: network(example))
     return macs / 1e9

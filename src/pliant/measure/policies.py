@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pliant.core.adaptive import AdaptiveModule
+from pliant.core.adaptive import AdaptiveModule, as_adaptive
+from pliant.core.modes import evaluating
 from pliant.core.subnet import SubNet
-from pliant.measure.candidates import evaluating, model_name
+from pliant.measure.candidates import model_name
 from pliant.measure.environment import describe_environment, device_name
 from pliant.measure.fingerprint import fingerprint
 from pliant.measure.latency import interleaved_ms, summarise_ms, using_threads
@@ -43,9 +44,7 @@ def usual_subnets(model: nn.Module) -> list[str]:
     Raises:
         ValueError: the model has no sub-networks.
     """
-    if not isinstance(model, AdaptiveModule):
-        raise ValueError(f"this {type(model).__name__} has no sub-networks; adapt it first with pliant.adapt_")
-    space = model.space
+    space = as_adaptive(model, "measure").space
     exits = [str(space.parse(f"exit={number}")) for number in range(1, len(space.exit_stages) + 1)]
     return exits or [str(space.smallest), str(space.largest)]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
-from pliant.checkpoint import write_atomically
+from pliant.core.files import read_text, write_text
 from pliant.policy.confidence import ConfidencePolicy
 
 __all__ = ["PolicyTable"]
@@ -43,11 +42,7 @@ class PolicyTable:
         policies = [policy.to_dict() for policy in self.policies]
         document = {"version": FORMAT_VERSION, "info": self.info, "rows": self.rows, "anytime": self.anytime}
         text = json.dumps(document | {"policies": policies}, indent=2, allow_nan=False)
-        try:
-            with write_atomically(Path(path)) as temporary:
-                temporary.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ValueError(f"{path}: the policies cannot be written here ({error.strerror})") from None
+        write_text(path, text + "\n", "policies")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -56,10 +51,9 @@ class PolicyTable:
         Raises:
             ValueError: no such file, or no policies; names the path.
         """
+        text = read_text(path, "policies")
         try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"{path}: no policies can be read here ({error.strerror})") from None
+            document = json.loads(text)
         except ValueError as error:
             raise ValueError(f"{path}: no policies can be read here ({error})") from None
         match document:

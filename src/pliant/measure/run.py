@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from pliant.core.inputs import input_spec
+from pliant.core.modes import evaluating
 from pliant.core.subnet import SubNet
 from pliant.core.wrapped import refuse_wrapped
 from pliant.measure.accuracy import measure_accuracy
-from pliant.measure.candidates import Candidate, evaluating, find_candidates, model_name
+from pliant.measure.candidates import Candidate, find_candidates, model_name
 from pliant.measure.describe import structure_info, structure_row
 from pliant.measure.environment import describe_environment, device_name, resolve_device
 from pliant.measure.latency import interleaved_ms, summarise_ms, using_threads

@@ -7,10 +7,9 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
-from pliant.checkpoint import write_atomically
+from pliant.core.files import read_text, write_text
 from pliant.policy.budget import choose
 
 __all__ = ["Table", "TableError"]
@@ -136,11 +135,7 @@ class Table:
         Raises:
             TableError: it cannot be written, for instance because the disk is full; names the path.
         """
-        try:
-            with write_atomically(Path(path)) as temporary:
-                temporary.write_text(self.to_json() + "\n", encoding="utf-8")
-        except OSError as error:
-            raise TableError(f"{path}: the table cannot be written here ({error.strerror})") from None
+        write_text(path, self.to_json() + "\n", "table", TableError)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -149,11 +144,9 @@ class Table:
         Raises:
             TableError: no such file, or no table; names the path.
         """
+        text = read_text(path, "table", TableError)
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not a text file"
-            raise TableError(f"{path}: no table can be read here ({reason})") from None
+            return cls.from_json(text)
         except TableError as error:
             raise TableError(f"{path}: {error}") from None
 

@@ -13,14 +13,13 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from pliant.checkpoint import write_atomically
 from pliant.core.config import Config
+from pliant.core.files import read_text, write_text
 from pliant.policy.certainty import confidence_of, refuse_unknown_measure
 
 __all__ = ["ConfidencePolicy"]
@@ -175,11 +174,7 @@ class ConfidencePolicy(Config):
         Raises:
             ValueError: it cannot be written; names the path.
         """
-        try:
-            with write_atomically(Path(path)) as temporary:
-                temporary.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ValueError(f"{path}: the policy cannot be written here ({error.strerror})") from None
+        write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", "policy")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -188,9 +183,8 @@ class ConfidencePolicy(Config):
         Raises:
             ValueError: no such file, or no policy; names the path.
         """
+        text = read_text(path, "policy")
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except OSError as error:
-            raise ValueError(f"{path}: no policy can be read here ({error.strerror})") from None
+            return cls.from_dict(json.loads(text))
         except ValueError as error:
             raise ValueError(f"{path}: no policy can be read here ({error})") from None

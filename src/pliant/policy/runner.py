@@ -5,16 +5,16 @@ Letters of shapes: K sub-networks, B batch, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from pliant.core.adaptive import AdaptiveModule
+from pliant.core.adaptive import AdaptiveModule, as_adaptive
 from pliant.core.inputs import logits_of
+from pliant.core.modes import evaluating
 from pliant.core.subnet import SubNet
-from pliant.core.wrapped import refuse_wrapped
 from pliant.policy.confidence import ConfidencePolicy
 
 __all__ = ["all_logits", "passes_of", "predict"]
@@ -90,13 +90,11 @@ def passes_of(model: nn.Module, subnets: Sequence[str | SubNet]) -> list[tuple[S
     Raises:
         ValueError: a model without sub-networks, or without one of these.
     """
-    refuse_wrapped(model, "predict")
-    if not isinstance(model, AdaptiveModule):
-        raise ValueError(f"this {type(model).__name__} has no sub-networks; adapt it first with pliant.adapt_")
+    space = as_adaptive(model, "predict").space
     passes: list[list[SubNet]] = []
-    for subnet in map(model.space.parse, subnets):
+    for subnet in map(space.parse, subnets):
         before = passes[-1][-1] if passes else None
-        if before is not None and before != subnet and model.space.answers(before, on_the_way_to=subnet):
+        if before is not None and before != subnet and space.answers(before, on_the_way_to=subnet):
             passes[-1].append(subnet)
         else:
             passes.append([subnet])
@@ -126,18 +124,10 @@ def all_logits(model: nn.Module, x: Tensor, subnets: Sequence[str | SubNet]) -> 
     return torch.stack(answers)
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model that is training in eval mode, and all its modules back afterwards.
+def _evaluating(model: nn.Module) -> AbstractContextManager[None]:
+    """Put a model that is training in eval mode meanwhile.
 
     One that is not stays as it is, as in `model(x)`: to ask each of a thousand modules takes a twentieth of the time
     that one small image takes.
     """
-    training = [module for module in model.modules() if module.training] if model.training else []
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+    return evaluating(model) if model.training else nullcontext()

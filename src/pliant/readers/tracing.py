@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pliant.core.modes import evaluating
+
 __all__ = ["Call", "arguments_of", "record", "tensors_in", "undisturbed"]
 
 
@@ -92,17 +94,11 @@ def _fresh(value: Any) -> Any:
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Let a network be run in eval mode, and leave no trace of it: training flags, buffers and random numbers."""
-    training = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            yield
-            for buffer, before in buffers:
-                buffer.copy_(before)
-    finally:
-        for module, was_training in training.items():
-            module.training = was_training
+    with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        yield
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 def record(model: nn.Module, example: Any) -> tuple[list[Call], Any]:

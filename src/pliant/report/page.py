@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pliant.checkpoint import write_atomically
+from pliant.core.files import write_atomically
 from pliant.report import listing, words
 from pliant.report.content import Run, read_run
 from pliant.report.curves import accuracy_curves, loss_curves

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
-from pliant.checkpoint import CheckpointError, write_atomically
+from pliant.checkpoint import CheckpointError
+from pliant.core.files import write_atomically
 
 __all__ = ["AtomicCheckpointIO", "read_state", "remove_leftovers", "write_file"]
 
