@@ -119,6 +119,26 @@ def test_when_everybody_has_left_nothing_more_runs():
     assert early < count_operators(lambda: model(images(), subnet="exit=2")).total()
 
 
+@pytest.mark.parametrize("collaboration", ["none", "concatenate"])
+@torch.no_grad()
+def test_exits_where_nobody_may_leave_are_not_asked(collaboration):
+    _, model = make(MSDNET, {}, [pliant.Exits(collaboration=collaboration)])
+    asked = []
+
+    def first_leaves(number: int, logits: torch.Tensor) -> torch.Tensor:
+        asked.append(number)
+        return torch.arange(len(logits)) == 0
+
+    logits, exits = model.leave_early(images(), decide=first_leaves, at=[3])
+    assert asked == [3] and exits.tolist() == [3, 4, 4]
+    every = model(images(), exits=True)
+    torch.testing.assert_close(logits, torch.cat([every[2][:1], every[3][1:]]), rtol=1e-4, atol=1e-5)
+    last = count_operators(lambda: model(images()))["aten.addmm"]
+    early = count_operators(lambda: model.leave_early(images(), decide=first_leaves, at=[3]))["aten.addmm"]
+    # Where exits take the answers of those before them, all have to answer.
+    assert early - last == (1 if collaboration == "none" else 0)
+
+
 @pytest.mark.parametrize("at", [None, (1, 2)])
 def test_gradient_equilibrium_scales_each_block_by_the_formula(at):
     """IMTA paper, section 3.1: of k exits, exit j gives a block in front of exit i <= j the factor 1 / (k - i + 1)."""

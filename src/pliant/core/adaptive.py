@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +108,12 @@ class AdaptiveModule(nn.Module):
         return (output, recorded) if features else output
 
     def leave_early(
-        self, *args: Any, decide: Decide, subnet: str | SubNet | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        decide: Decide,
+        at: Collection[int] | None = None,
+        subnet: str | SubNet | None = None,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         """Run a batch that shrinks: at every exit the inputs leave that are decided, and the others go on.
 
@@ -115,6 +121,8 @@ class AdaptiveModule(nn.Module):
             *args: what the model's own forward takes.
             decide: called at every exit before that of `subnet` with its number, counted from 1, and the logits
                 `[inputs still inside, classes]`; says which of these leave, `[inputs still inside]` of bool.
+            at: the exits at which inputs may leave; the classifiers of the others do not run, unless exits take the
+                answers of those before them. None = all.
             subnet: the sub-network that answers those who never leave before; none = the super-net.
             **kwargs: what the model's own forward takes.
 
@@ -124,7 +132,7 @@ class AdaptiveModule(nn.Module):
         Raises:
             ValueError: the model has no such sub-network, or no exits.
         """
-        with self._adaptation.switch.running(subnet, decide=decide) as exit_pass:
+        with self._adaptation.switch.running(subnet, decide=decide, decides_at=at) as exit_pass:
             if exit_pass is None:
                 kind = type(self).__name__
                 raise ValueError(f"leave_early: this {kind} has one classifier; adapt it with pliant.Exits()")

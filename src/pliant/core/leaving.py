@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -31,23 +31,33 @@ class ExitPass:
         learns: whether the pass is to be differentiated.
         logits: what the exits answered, by their number.
         decide: which inputs leave at an exit; none = all stay until the last.
+        decides_at: the exits at which inputs may leave; none = all.
         exits: where decisions are made, the exit at which each input left, `[batch]`; 0 = not yet.
     """
 
-    def __init__(self, last: int, *, every: bool, decide: Decide | None = None) -> None:
+    def __init__(
+        self, last: int, *, every: bool, decide: Decide | None = None, decides_at: Collection[int] | None = None
+    ) -> None:
         self.last = last
         self.every = every
         self.learns = torch.is_grad_enabled()
         self.logits: dict[int, Tensor] = {}
         self._waiting: list[tuple[int, Callable[[], Tensor]]] = []
         self.decide = decide
+        self.decides_at = range(1, last) if decides_at is None else decides_at
         self.exits: Tensor | None = None
         self._answers: Tensor | None = None
         self._inside: Tensor | None = None
 
     def asks(self, exit_number: int) -> bool:
         """Whether the exit has to answer."""
-        return exit_number == self.last or (exit_number < self.last and (self.every or self.decide is not None))
+        return (exit_number < self.last and self.every) or self.settles(exit_number)
+
+    def settles(self, exit_number: int) -> bool:
+        """Whether inputs may leave here: then its answer cannot wait."""
+        return exit_number == self.last or (
+            exit_number < self.last and self.decide is not None and exit_number in self.decides_at
+        )
 
     def later(self, exit_number: int, classify: Callable[[], Tensor]) -> None:
         """Let an exit on the way answer when it is asked: outside of the block, which may be part of a checkpoint."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,6 +76,7 @@ class Switch:
         *,
         every_exit: bool = False,
         decide: Decide | None = None,
+        decides_at: Collection[int] | None = None,
     ) -> Iterator[ExitPass | None]:
         """Make `subnet` active.
 
@@ -84,6 +85,7 @@ class Switch:
             features: stage outputs, pooled to `[batch, channels]`, are put into it.
             every_exit: all exits up to that of `subnet` answer.
             decide: which inputs leave at an exit.
+            decides_at: the exits at which inputs may leave; none = all.
 
         Yields:
             What happens at the exits; none where the model has no such axis.
@@ -93,7 +95,9 @@ class Switch:
         learns = torch.is_grad_enabled()
         self._running, self._features, self._learns = flags, features, learns
         if exit_number is not None:
-            self.exit_pass = ExitPass(exit_number, every=every_exit or self._chained, decide=decide)
+            self.exit_pass = ExitPass(
+                exit_number, every=every_exit or self._chained, decide=decide, decides_at=decides_at
+            )
         # A compiler settles what is computed again in advance.
         logged = learns and not torch.compiler.is_compiling()
         if logged:

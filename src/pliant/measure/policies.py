@@ -52,8 +52,8 @@ def usual_subnets(model: nn.Module) -> list[str]:
 def cumulative_gmacs(model: nn.Module, subnets: Sequence[str | SubNet], image: Tensor) -> list[float]:
     """Count what an image costs that each sub-network answers, 10^9 multiply-accumulates.
 
-    That is everything that `pliant.predict` ran for it before: the classifiers of earlier exits, and the passes of
-    other depths.
+    That is everything that `pliant.predict` ran for it before: the classifiers of earlier exits among `subnets`, and
+    passes of other depths.
 
     Args:
         model: adaptive.
@@ -63,11 +63,23 @@ def cumulative_gmacs(model: nn.Module, subnets: Sequence[str | SubNet], image: T
     spent, gmacs = 0.0, []
     with evaluating(model):
         for together in passes_of(model, subnets):
-            options = {"exits": True} if len(together) > 1 else {}
-            counts = [count_macs(partial(model, image, subnet=subnet, **options)) for subnet in together]
-            gmacs += [spent + count / 1e9 for count in counts]
+            for index, subnet in enumerate(together):
+                run = partial(model, image, subnet=subnet)
+                if index:
+                    run = partial(_run_by, model, image, together[:index], subnet)
+                gmacs.append(spent + count_macs(run) / 1e9)
             spent = gmacs[-1]
     return gmacs
+
+
+def _run_by(model: nn.Module, image: Tensor, exits: Sequence[SubNet], subnet: SubNet) -> None:
+    """Run an image that leaves at none of `exits` to `subnet`."""
+
+    def stay(exit_number: int, logits: Tensor) -> Tensor:
+        return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+
+    numbers = [before.exit for before in exits if before.exit]
+    as_adaptive(model, "measure").leave_early(image, decide=stay, at=numbers, subnet=subnet)
 
 
 def find_policies(

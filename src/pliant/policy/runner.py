@@ -75,11 +75,9 @@ def _run_pass(
     place_of = {subnet.exit or 0: first + place for place, subnet in enumerate(subnets)}
 
     def decide(exit_number: int, logits: Tensor) -> Tensor:
-        if exit_number not in place_of:  # the pass comes by it, but the policy does not ask it
-            return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
         return policy.decides(place_of[exit_number], logits)
 
-    logits, exits = model.leave_early(x, decide=decide, subnet=subnets[-1])
+    logits, exits = model.leave_early(x, decide=decide, at=place_of, subnet=subnets[-1])
     places = torch.tensor([place_of.get(number, -1) for number in range(max(place_of) + 1)], device=x.device)
     return logits, places[exits]
 
