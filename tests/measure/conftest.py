@@ -30,6 +30,8 @@ class FixedData:
     test: FixedSplit | None
     name: str = "fixed"
     image_size: int = 32
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from pliant.core.modes import evaluating
 from pliant.core.subnet import SubNet
 from pliant.measure.candidates import model_name
 from pliant.measure.environment import describe_environment, device_name
+from pliant.measure.examples import note_examples
 from pliant.measure.fingerprint import fingerprint
 from pliant.measure.latency import interleaved_ms, summarise_ms, using_threads
 from pliant.measure.macs import count_macs
@@ -179,7 +180,11 @@ def measure_policies(
         info |= _add_latency(rows, model, policies, data.test, threads, rounds, warmup, on_progress)
     info |= {"batch_size": 1, "dtype": str(parameter.dtype).removeprefix("torch.")}
     info |= {"device": device_name(parameter.device)} | describe_environment()
-    return PolicyTable(rows, anytime_rows(logits, labels, subnets=names, costs=costs), policies, info)
+    anytime = anytime_rows(logits, labels, subnets=names, costs=costs)
+    # Of one policy alone, so that the file stays small: in the middle of the sweep, where all sub-networks answer.
+    middle = len(policies) // 2
+    examples = note_examples(policies[middle], middle, logits, labels, data, data.test)
+    return PolicyTable(rows, anytime, policies, info, examples)
 
 
 def _find(

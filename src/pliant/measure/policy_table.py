@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from pliant.core.files import read_text, write_text
@@ -26,12 +26,15 @@ class PolicyTable:
         anytime: for each sub-network `subnet`, `gmacs` and `acc1`, if it answered all images.
         policies: as many as rows.
         info: the circumstances.
+        examples: which images one of the policies lets leave where, as `pliant.measure.examples` notes them; empty
+            where none were noted.
     """
 
     rows: list[dict[str, Any]]
     anytime: list[dict[str, Any]]
     policies: list[ConfidencePolicy]
     info: dict[str, Any]
+    examples: list[dict[str, Any]] = field(default_factory=list)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything as JSON; a file that was there stays whole until the new one is complete.
@@ -41,7 +44,8 @@ class PolicyTable:
         """
         policies = [policy.to_dict() for policy in self.policies]
         document = {"version": FORMAT_VERSION, "info": self.info, "rows": self.rows, "anytime": self.anytime}
-        text = json.dumps(document | {"policies": policies}, indent=2, allow_nan=False)
+        document |= {"policies": policies, "examples": self.examples}
+        text = json.dumps(document, indent=2, allow_nan=False)
         write_text(path, text + "\n", "policies")
 
     @classmethod
@@ -60,5 +64,8 @@ class PolicyTable:
             case {"version": int(version)} if version > FORMAT_VERSION:
                 raise ValueError(f"{path}: version {version} is newer than this pliant knows ({FORMAT_VERSION})")
             case {"info": dict(info), "rows": list(rows), "anytime": list(anytime), "policies": list(policies)}:
-                return cls(rows, anytime, [ConfidencePolicy.from_dict(policy) for policy in policies], info)
+                examples = document.get("examples", [])  # files of before have none
+                if isinstance(examples, list):
+                    read = [ConfidencePolicy.from_dict(policy) for policy in policies]
+                    return cls(rows, anytime, read, info, examples)
         raise ValueError(f"{path}: no policies can be read here (expected info, rows, anytime and policies)")
