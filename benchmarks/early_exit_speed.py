@@ -2,11 +2,11 @@
 
     python benchmarks/early_exit_speed.py [--model pliant:msdnet_cifar100_k7] [--rounds 20] [--threads 2]
 
-Speed is measured here and not accuracy. The network, an MSDNet, has random weights, the
-images are noise of varying strength, and so its answers mean nothing; its confidences differ from image to image, which
-is all that thresholds need. They are found on some images by `find_policies`, for an average of half of what the last
-exit costs, so that the budget forces the shares of the exits, and tried on others. In a trained network the shares are
-those that images deserve, and the time is what the shares make it.
+Speed is measured here and not accuracy. The network, an MSDNet, has random weights, the images are noise of varying
+strength, and so its answers mean nothing; its confidences differ from image to image, which is all that thresholds need.
+They are found on some images by `find_policies`, for an average of half of what `model(x)` computes, so that the budget
+forces the shares of the exits, and tried on others. In a trained network the shares are those that images deserve, and
+the time is what the shares make it.
 
 Timed is `pliant.predict` against `model(x)`, which runs no classifier but the last: image by image (batch 1, the mean
 over all test images, one after the other), and all of them as one batch. The two take turns; figures are medians over
@@ -112,7 +112,7 @@ def main() -> None:
     size = usual_image_size(model) or 32
     images, held_out = noise(arguments.images, 1, size), noise(arguments.held_out, 2, size)
     subnets = usual_subnets(model)
-    last_gmacs = cumulative_gmacs(model, subnets, images[:1])[-1]
+    (last_gmacs,) = cumulative_gmacs(model, subnets[-1:], images[:1])  # alone, as `model(x)` runs it
     with using_threads(arguments.threads), torch.inference_mode():
         labels = torch.arange(len(held_out)) % 2  # which decide nothing
         (policy,) = find_policies(model, held_out, labels, budgets=[last_gmacs / 2], subnets=subnets, batch_size=64)
