@@ -3,10 +3,10 @@
     python benchmarks/early_exit_speed.py [--model pliant:msdnet_cifar100_k7] [--rounds 20] [--threads 2]
 
 Speed is measured here and not accuracy. The network, an MSDNet, has random weights, the images are noise of varying
-strength, and so its answers mean nothing; its confidences differ from image to image, which is all that thresholds need.
-They are found on some images by `find_policies`, for an average of half of what `model(x)` computes, so that the budget
-forces the shares of the exits, and tried on others. In a trained network the shares are those that images deserve, and
-the time is what the shares make it.
+strength, and so its answers mean nothing; its confidences differ from image to image, which is all that thresholds
+need. They are found on some images by `find_policies`, for an average of half of what `model(x)` computes, so that the
+budget forces the shares of the exits, and tried on others. In a trained network the shares are those that images
+deserve, and the time is what the shares make it.
 
 Timed is `pliant.predict` against `model(x)`, which runs no classifier but the last: image by image (batch 1, the mean
 over all test images, one after the other), and all of them as one batch. The two take turns; figures are medians over
