@@ -1,4 +1,4 @@
-"""`pliant report`: a page and plots of a run folder."""
+"""`pliant report`: a page and plots of what was measured."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ __all__ = ["report"]
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder that was measured.")],
+    run: Annotated[Path, typer.Argument(help="A run folder that was measured, or a file that measure wrote.")],
     baseline: Annotated[
         list[Path] | None,
         typer.Option(help="A run folder of a network that was trained individually; repeatable."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The page; default: report.html in the run folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The page; default: report.html in the run folder, or beside the file.")
+    ] = None,
 ) -> None:
-    """Write a page and its charts: accuracy over MACs and latency, training curves, the table."""
+    """Write a page and its charts: accuracy over MACs and latency, training curves, who leaves where, the tables."""
     from pliant.report.page import report as write
 
     print(write(run, baselines=baseline or (), out=out))

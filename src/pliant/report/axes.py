@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from pliant.report.scene import Box, Item, Line, Text, text_width
 
-__all__ = ["TEXT", "Axis", "LegendEntry", "frame", "legend", "linear_axis", "log_axis"]
+__all__ = ["TEXT", "Axis", "LegendEntry", "frame", "legend", "linear_axis", "log_axis", "stairs"]
 
 TEXT = 12.0
 _LINE_HEIGHT = 20.0
@@ -129,3 +129,11 @@ def _moved(symbol: Item, x: float, y: float) -> Item:
     if isinstance(symbol, Line):
         return replace(symbol, points=tuple((px + x, py + y) for px, py in symbol.points))
     return replace(symbol, x=symbol.x + x, y=symbol.y + y)
+
+
+def stairs(points: Sequence[tuple[float, float]], right: float) -> tuple[tuple[float, float], ...]:
+    """Return the corners of steps through `points`, from left to right and on to `right`: what holds until the next."""
+    corners = [points[0]]
+    for x, y in points[1:]:
+        corners += [(x, corners[-1][1]), (x, y)]
+    return (*corners, (right, corners[-1][1]))

@@ -15,7 +15,7 @@ from pliant.core.subnet import SubNetSpace
 from pliant.measure.table import Table
 from pliant.train.recipe import Recipe
 
-__all__ = ["Alone", "ReportError", "Run", "read_run"]
+__all__ = ["Alone", "ReportError", "Row", "Run", "read_run", "read_table_file"]
 
 Row = Mapping[str, Any]
 
@@ -44,7 +44,7 @@ class Run:
     """A run folder, as far as it is filled.
 
     Attributes:
-        folder: where.
+        folder: where; of a checkpoint file of other people, that file.
         table: what was measured of every sub-network.
         card: what the saved network says of itself; empty where none is saved.
         recipe: how it was trained, if that is known.
@@ -104,19 +104,35 @@ def read_run(folder: str | os.PathLike[str], baselines: Sequence[str | os.PathLi
     )
 
 
+def read_table_file(path: Path, baselines: Sequence[str | os.PathLike[str]] = ()) -> Run:
+    """Read a table that lies alone, such as that of a checkpoint file, and the networks to compare with.
+
+    Raises:
+        ValueError: as `read_run`.
+    """
+    table = _filled(path)
+    measured = path.with_name(path.name.removesuffix(".json").removesuffix(".table"))
+    alone = (_alone(Path(baseline), table) for baseline in baselines)
+    return Run(folder=measured, table=table, alone=tuple(sorted(alone, key=_alone_order)))
+
+
 def _skips(subnet: str) -> int:
     return subnet.count("T") if set(subnet) <= {"T", "F"} else 0
 
 
 def _table(folder: Path) -> Table:
     if not folder.is_dir():
-        raise ReportError(f"{folder}: no such folder; expected the folder of a run")
+        raise ReportError(f"{folder}: no such folder, and no file; expected a run, or what pliant measure wrote")
     path = folder / "table.json"
     if not path.exists():
         raise ReportError(f"{folder} has no table.json; make it with: pliant measure {folder} --data DATA")
+    return _filled(path)
+
+
+def _filled(path: Path) -> Table:
     table = Table.load(path)
     if not table.rows:
-        raise ReportError(f"{path} has no rows; make it anew with: pliant measure {folder} --data DATA")
+        raise ReportError(f"{path} has no rows; make it anew with: pliant measure {path.parent} --data DATA")
     return table
 
 

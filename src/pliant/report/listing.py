@@ -10,7 +10,18 @@ from typing import Any
 from pliant.report.content import Run
 from pliant.report.scatter import Cost
 
-__all__ = ["Column", "Line", "columns", "lines", "measured_how", "trained_how"]
+__all__ = [
+    "Column",
+    "Facts",
+    "Line",
+    "columns",
+    "cost_column",
+    "fixed",
+    "lines",
+    "measured_how",
+    "trained_how",
+    "where_and_when",
+]
 
 Row = Mapping[str, Any]
 Facts = list[tuple[str, str]]
@@ -41,15 +52,15 @@ def columns(run: Run, costs: Mapping[str, Cost]) -> list[Column]:
     known = [
         Column("acc1", "top-1", "%", "{:.2f}".format),
         Column("loss_to_largest", f"against {run.largest['subnet']}", "points", _signed),
-        *(_cost_column(cost) for cost in costs.values()),
+        *(cost_column(cost) for cost in costs.values()),
         Column(
             "latency_ms_p95",
             "95th percentile",
             "ms",
-            _fixed(costs["latency_ms"].digits if "latency_ms" in costs else 2),
+            fixed(costs["latency_ms"].digits if "latency_ms" in costs else 2),
         ),
         Column("params_m", "parameters", "million", "{:.2f}".format),
-        Column("peak_memory_mb", "peak memory", "MB", _fixed(1 if run.largest.get("peak_memory_mb", 0) < 100 else 0)),
+        Column("peak_memory_mb", "peak memory", "MB", fixed(1 if run.largest.get("peak_memory_mb", 0) < 100 else 0)),
         Column("acc5", "top-5", "%", "{:.2f}".format),
         Column("operators", "operators", "run", "{:,.0f}".format),
     ]
@@ -90,6 +101,12 @@ def measured_how(run: Run) -> Facts:
         )
     if any("latency_ms" in row for row in run.rows):
         facts.append(("Latency", _latency_how(info, len(run.rows))))
+    return facts + where_and_when(info)
+
+
+def where_and_when(info: Mapping[str, Any]) -> Facts:
+    """Say what else belongs to every measurement: size of images, device, versions, date."""
+    facts: Facts = []
     if info.get("image_size"):
         facts.append(("Images", f"{info['image_size']} × {info['image_size']} pixels"))
     device = [str(info[key]) for key in ("device", "cpu") if info.get(key)]
@@ -136,7 +153,9 @@ def trained_how(run: Run) -> Facts:
     return facts
 
 
-def _cost_column(cost: Cost) -> Column:
+def cost_column(cost: Cost) -> Column:
+    """Return the column of a cost, in its unit."""
+
     def write(value: float) -> str:
         return f"{value * cost.factor:.{cost.digits}f}"
 
@@ -165,7 +184,8 @@ def _kind(run: Run, subnet: str) -> str:
     return "trained" if run.trained is not None and subnet in run.trained else "own"
 
 
-def _fixed(digits: int) -> Callable[[Any], str]:
+def fixed(digits: int) -> Callable[[Any], str]:
+    """Return what writes numbers with so many decimals."""
     return f"{{:.{digits}f}}".format
 
 

@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from pliant.core.files import write_atomically
-from pliant.report import listing, words
-from pliant.report.content import Run, read_run
+from pliant.measure.policy_table import PolicyTable
+from pliant.report import budgets, listing, sheet, words
+from pliant.report.average import accuracy_over_average
+from pliant.report.content import ReportError, Run
 from pliant.report.curves import accuracy_curves, loss_curves
 from pliant.report.png import write_png
+from pliant.report.policies import Policies
 from pliant.report.scatter import accuracy_over, costs_of
 from pliant.report.scene import Scene
+from pliant.report.shares import exit_shares
+from pliant.report.sources import Source, find
 from pliant.report.svg import to_svg
 from pliant.report.theme import DARK, LIGHT, css_variables
 
@@ -28,50 +33,76 @@ _THEMES = {"light": LIGHT, "dark": DARK}
 
 Pair = tuple[Scene, Scene]
 """One chart: wide and narrow."""
+Charts = dict[str, list[Pair]]
+
+# What an earlier report drew of measurements that are no longer there is taken away, by these names.
+_OF_A_RUN = ("accuracy-over-macs", "accuracy-over-latency", "training")
+_OF_POLICIES = ("accuracy-over-average-macs", "accuracy-over-average-latency", "exit-shares")
 
 
 def report(
-    run_dir: str | os.PathLike[str],
+    run: str | os.PathLike[str] | PolicyTable,
     *,
     baselines: Sequence[str | os.PathLike[str]] = (),
     out: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Make a page of a run: accuracy over computation and latency, training curves, the table.
+    """Make a page: accuracy over computation and latency, training curves, who leaves where, the tables.
 
-    Reads `table.json` and what there is of `metrics.csv`, `recipe.yaml` and `pliant.json`. Beside the
-    page lie its charts as `*-light.png` and `*-dark.png`.
+    Of a run folder it reads `table.json`, `policies.json`, or both, and what there is of `metrics.csv`,
+    `recipe.yaml` and `pliant.json`. Beside the page lie its charts as `*-light.png` and `*-dark.png`; unless it is of
+    a whole folder, their names begin with that of the page.
 
     Args:
-        run_dir: the folder of a run.
+        run: the folder of a run, a file that `pliant measure` wrote, or the policies that `measure_policies` returned.
         baselines: folders of networks that were trained on their own, to compare with.
-        out: the page; none = `report.html` in the folder of the run.
+        out: the page; none = `report.html` in the folder of the run, or a page beside the file.
 
     Returns:
         Where the page is.
 
     Raises:
-        ReportError: (a ValueError) no table.json, or a baseline that cannot be compared.
+        ReportError: (a ValueError) nothing that was measured, a baseline that cannot be compared, or policies in
+            memory without `out`.
     """
-    run = read_run(run_dir, baselines)
-    out = Path(out) if out is not None else run.folder / "report.html"
-    if out.is_dir():
-        out = out / "report.html"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    charts = _charts(run)
+    source = find(run, baselines)
+    page = _place(source, out)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    charts = _charts(source)
+    prefix = "" if source.is_folder else f"{page.stem}-"
     for name, pairs in charts.items():
-        _write_images(out.parent, name, [wide for wide, _ in pairs])
-    with write_atomically(out) as temporary:
-        temporary.write_text(_page(run, charts), encoding="utf-8")
-    return out
+        _write_images(page.parent, prefix + name, [wide for wide, _ in pairs])
+    with write_atomically(page) as temporary:
+        temporary.write_text(_page(source, charts), encoding="utf-8")
+    return page
 
 
-def _charts(run: Run) -> dict[str, list[Pair]]:
+def _place(source: Source, out: str | os.PathLike[str] | None) -> Path:
+    if out is None:
+        if source.page is None:
+            raise ReportError("policies in memory have no folder: say with out= where the page goes")
+        return source.page
+    if Path(out).is_dir():
+        return Path(out) / (source.page.name if source.page else "report.html")
+    return Path(out)
+
+
+def _charts(source: Source) -> Charts:
     """Draw what can be drawn, in both shapes, by the name of the image file it goes into."""
-    costs = costs_of(run.rows)
-    charts: dict[str, list[Pair]] = {}
-    for key, name in (("gmacs", "accuracy-over-macs"), ("latency_ms", "accuracy-over-latency")):
-        charts[name] = _both(accuracy_over, run, costs[key]) if key in costs else []
-    charts["training"] = _both(accuracy_curves, run.epochs) + _both(loss_curves, run.epochs)
+    charts: Charts = {}
+    if source.run or source.is_folder:
+        charts |= {name: [] for name in _OF_A_RUN}
+    if source.policies or source.is_folder:
+        charts |= {name: [] for name in _OF_POLICIES}
+    if source.run is not None:
+        run, costs = source.run, costs_of(source.run.rows)
+        for key, name in zip(("gmacs", "latency_ms"), _OF_A_RUN, strict=False):
+            charts[name] = _both(accuracy_over, run, costs[key]) if key in costs else []
+        charts["training"] = _both(accuracy_curves, run.epochs) + _both(loss_curves, run.epochs)
+    if source.policies is not None:
+        policies, costs = source.policies, source.policies.costs
+        for key, name in zip(("gmacs", "latency_ms_mean"), _OF_POLICIES, strict=False):
+            charts[name] = _both(accuracy_over_average, policies, costs[key]) if key in costs else []
+        charts["exit-shares"] = _both(exit_shares, policies)
     return charts
 
 
@@ -91,7 +122,7 @@ def _write_images(folder: Path, name: str, scenes: Sequence[Scene]) -> None:
             write_png(temporary, scenes, theme)
 
 
-def _page(run: Run, charts: dict[str, list[Pair]]) -> str:
+def _page(source: Source, charts: Charts) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -102,32 +133,85 @@ def _page(run: Run, charts: dict[str, list[Pair]]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["code"] = _code
-    costs = costs_of(run.rows)
-    columns = listing.columns(run, costs)
-    lines = listing.lines(run, columns)
+    head = _head_of_run(source.run, source.policies) if source.run else _head_of_policies(source.policies)
     return environment.get_template("page.html.jinja").render(
-        title=words.title(run),
         date=date.today().isoformat(),
         light=css_variables(LIGHT),
         dark=css_variables(DARK),
-        summary=words.summary(run, costs),
-        details=words.details(run),
-        figures=words.key_figures(run, costs),
-        notes=[note for note in (words.uncertainty(run), words.scatter_of_latency(run), words.left_out(run)) if note],
-        tradeoffs=_figures(charts, "accuracy-over-macs", "accuracy-over-latency"),
-        training=_figures(charts, "training"),
-        columns=columns,
-        lines=lines,
-        several=len(run.rows) > 1,
-        marks=any(mark for line in lines for _, mark in line.cells),
-        measured=listing.measured_how(run),
-        trained=listing.trained_how(run),
-        recipe=run.recipe.to_yaml() if run.recipe else "",
-        commands=words.commands(run),
+        run=_parts_of_run(source.run, charts) if source.run else None,
+        policies=_parts_of_policies(source.policies, charts) if source.policies else None,
+        **head,
     )
 
 
-def _figures(charts: dict[str, list[Pair]], *names: str) -> list[dict[str, Any]]:
+def _head_of_run(run: Run, policies: Policies | None) -> dict[str, Any]:
+    costs = costs_of(run.rows)
+    of_policies = budgets.sentence(policies) if policies else ""
+    return {
+        "title": words.title(run),
+        "summary": words.summary(run, costs),
+        "details": " ".join(part for part in (words.details(run), of_policies) if part),
+        "figures": words.key_figures(run, costs),
+        "commands": words.commands(run),
+        "next": "Choose for a budget, and ship" if len(run.rows) > 1 else "Ship",
+    }
+
+
+def _head_of_policies(policies: Policies | None) -> dict[str, Any]:
+    assert policies is not None, "there is a run, or there are policies"
+    return {
+        "title": budgets.title(policies),
+        "summary": budgets.summary(policies),
+        "details": "",
+        "figures": budgets.key_figures(policies),
+        "commands": budgets.commands(policies),
+        "next": "Try more budgets, and ship",
+    }
+
+
+def _parts_of_run(run: Run, charts: Charts) -> dict[str, Any]:
+    columns = listing.columns(run, costs_of(run.rows))
+    lines = listing.lines(run, columns)
+    notes = (
+        words.uncertainty(run),
+        words.scatter_of_latency(run),
+        words.left_out(run),
+    )
+    return {
+        "notes": [note for note in notes if note],
+        "tradeoffs": _figures(charts, "accuracy-over-macs", "accuracy-over-latency"),
+        "training": _figures(charts, "training"),
+        "columns": columns,
+        "lines": lines,
+        "legend": words.legend(run),
+        "marks": any(mark for line in lines for _, mark in line.cells),
+        "several": len(run.rows) > 1,
+        "measured": listing.measured_how(run),
+        "trained": listing.trained_how(run),
+        "recipe": run.recipe.to_yaml() if run.recipe else "",
+    }
+
+
+def _parts_of_policies(policies: Policies, charts: Charts) -> dict[str, Any]:
+    columns = budgets.columns(policies)
+    chance = words.uncertainty_of(policies.table.info.get("images"), policies.whole["acc1"])
+    return {
+        "notes": [chance] if chance else [],
+        "tradeoffs": _figures(charts, *_OF_POLICIES[:2]),
+        "shares": _figures(charts, "exit-shares"),
+        "sheet": sheet.groups(policies),
+        "caption": sheet.caption(policies) if policies.table.examples else "",
+        "noun": policies.noun,
+        "split": words.split_name(policies.table.info),
+        "shared": policies.shared,
+        "unit": policies.costs["gmacs"].unit,
+        "columns": columns,
+        "lines": budgets.lines(policies, columns),
+        "measured": budgets.measured_how(policies),
+    }
+
+
+def _figures(charts: Charts, *names: str) -> list[dict[str, Any]]:
     """What the template needs of the charts of some image files."""
     return [
         {

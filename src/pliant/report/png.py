@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pliant.report.scene import Line, Marker, Scene, Text
+from pliant.report.scene import Bar, Item, Line, Marker, Scene, Text
 
 __all__ = ["write_png"]
 
@@ -39,7 +39,8 @@ def write_png(path: Path, scenes: Sequence[Scene], theme: Mapping[str, str]) -> 
     figure.savefig(path, format="png", facecolor=theme["paper"])
 
 
-def _draw(axes: Any, item: Line | Marker | Text, dx: float, dy: float, theme: Mapping[str, str], order: int) -> None:
+def _draw(axes: Any, item: Item, dx: float, dy: float, theme: Mapping[str, str], order: int) -> None:
+    from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
     if isinstance(item, Line):
@@ -66,6 +67,9 @@ def _draw(axes: Any, item: Line | Marker | Text, dx: float, dy: float, theme: Ma
             markeredgewidth=1.8,
             zorder=order,
         )
+    elif isinstance(item, Bar):
+        corner = (item.x + dx, item.y + dy)
+        axes.add_patch(Rectangle(corner, item.width, item.height, color=theme[item.fill], linewidth=0, zorder=order))
     else:
         axes.text(
             item.x + dx,

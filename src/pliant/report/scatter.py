@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pliant.report.axes import LegendEntry, frame, legend, linear_axis
+from pliant.report.axes import LegendEntry, frame, legend, linear_axis, stairs
 from pliant.report.content import Run
 from pliant.report.labels import Label, place_labels
 from pliant.report.scene import Box, Line, Marker, Scene
@@ -91,10 +91,12 @@ def accuracy_over(run: Run, cost: Cost, *, width: float, plot_height: float) -> 
         )
 
     items = [*entries, *frame(area, x, y, cost.axis, "top-1 accuracy, %")]
-    stairs = _stairs(sorted(place(point) for point in points if point.on_front), area)
-    items += stairs
+    # The accuracy that a budget buys: it rises where the next better sub-network becomes affordable.
+    front = sorted(place(point) for point in points if point.on_front)
+    steps = [Line(points=stairs(front, area.right), color="front", width=2)] if front else []
+    items += steps
     items += [_marker(point, cost, *place(point)) for point in points]
-    items += place_labels(_labels(points, place), area, stairs)
+    items += place_labels(_labels(points, place), area, steps)
     return Scene(
         width=width,
         height=area.bottom + _BOTTOM,
@@ -148,17 +150,6 @@ def _legend(points: Sequence[_Point]) -> list[LegendEntry]:
         line = Line(points=((-9, 3), (0, 3), (0, -4), (9, -4)), color="front", width=2)
         entries.append((line, "best within a budget"))
     return entries
-
-
-def _stairs(front: Sequence[tuple[float, float]], area: Box) -> list[Line]:
-    """The accuracy that a budget buys: it rises where the next better sub-network becomes affordable."""
-    if not front:
-        return []
-    corners = [front[0]]
-    for x, y in front[1:]:
-        corners += [(x, corners[-1][1]), (x, y)]
-    corners.append((area.right, corners[-1][1]))
-    return [Line(points=tuple(corners), color="front", width=2)]
 
 
 def _labels(points: Sequence[_Point], place: Any) -> list[Label]:

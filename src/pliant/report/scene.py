@@ -1,4 +1,4 @@
-"""A drawing as data: lines, markers and texts in pixels, y downwards, with colours by name.
+"""A drawing as data: lines, markers, bars and texts in pixels, y downwards, with colours by name.
 
 A chart is laid out once as a `Scene`; `svg` puts it into the page, where the colours follow the
 reader's light or dark setting, and `png` draws the same thing as an image of either kind.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Box", "Item", "Line", "Marker", "Scene", "Text", "text_width"]
+__all__ = ["Bar", "Box", "Item", "Line", "Marker", "Scene", "Text", "text_width"]
 
 Point = tuple[float, float]
 
@@ -39,6 +39,18 @@ class Marker:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A filled rectangle, (`x`, `y`) its upper left corner; `title` is shown when it is pointed at."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    fill: str
+    title: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Text:
     """A line of text; (`x`, `y`) is the `anchor` end of its baseline. A `halo` keeps lines off."""
 
@@ -53,7 +65,7 @@ class Text:
     halo: bool = False
 
 
-Item = Line | Marker | Text
+Item = Line | Marker | Bar | Text
 
 
 @dataclass(frozen=True, kw_only=True)

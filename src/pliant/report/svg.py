@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from html import escape
 
-from pliant.report.scene import Item, Line, Marker, Scene
+from pliant.report.scene import Bar, Item, Line, Marker, Scene
 
 __all__ = ["to_svg"]
 
@@ -30,6 +30,9 @@ def _draw(item: Item) -> str:
         return f'<polyline points="{points}" style="stroke:var(--{item.color})" stroke-width="{item.width:g}"{dash}/>'
     if isinstance(item, Marker):
         return _marker(item)
+    if isinstance(item, Bar):
+        place = f'x="{item.x:.1f}" y="{item.y:.1f}" width="{item.width:.1f}" height="{item.height:.1f}"'
+        return _titled(f'<rect {place} style="fill:var(--{item.fill})"/>', item.title)
     names = " ".join(name for name, on in (("mono", item.mono), ("bold", item.bold), ("halo", item.halo)) if on)
     classes = f'class="{names}"' if names else ""
     return (
@@ -46,4 +49,8 @@ def _marker(item: Marker) -> str:
     else:
         corners = f"{x:.1f},{y - r:.1f} {x + r:.1f},{y:.1f} {x:.1f},{y + r:.1f} {x - r:.1f},{y:.1f}"
         shape = f'<polygon points="{corners}" {style}/>'
-    return f"<g><title>{_escape(item.title)}</title>{shape}</g>" if item.title else shape
+    return _titled(shape, item.title)
+
+
+def _titled(shape: str, title: str) -> str:
+    return f"<g><title>{_escape(title)}</title>{shape}</g>" if title else shape

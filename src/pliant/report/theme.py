@@ -1,14 +1,31 @@
 """Colours by name, for light and for dark.
 
 Blue and orange are told apart with every common kind of colour blindness; shapes and dashes say the
-same once more.
+same once more. What has an order, such as the exits, goes from a colour near the paper to one near the ink.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-__all__ = ["DARK", "LIGHT", "SERIES", "css_variables"]
+__all__ = ["DARK", "LIGHT", "SERIES", "css_variables", "in_order", "on_step"]
+
+_STEPS = 12
+
+
+def _ramp(*anchors: str) -> dict[str, str]:
+    """Colours `step0`, `step1`, ..., evenly spaced between anchors such as `#cdeadd`."""
+    channels = [[int(anchor[place : place + 2], 16) for place in (1, 3, 5)] for anchor in anchors]
+    colors = {}
+    for step in range(_STEPS):
+        place = step * (len(anchors) - 1) / (_STEPS - 1)
+        before = min(int(place), len(anchors) - 2)
+        mixed = [
+            round(a + (b - a) * (place - before)) for a, b in zip(channels[before], channels[before + 1], strict=True)
+        ]
+        colors[f"step{step}"] = "#{:02x}{:02x}{:02x}".format(*mixed)
+    return colors
+
 
 LIGHT: Mapping[str, str] = {
     "paper": "#ffffff",
@@ -23,6 +40,7 @@ LIGHT: Mapping[str, str] = {
     "alone": "#b8500a",
     "third": "#067a63",
     "fourth": "#94407f",
+    **_ramp("#cdeadd", "#7cc0cf", "#3b83ba", "#3b529b", "#35226a"),
 }
 
 DARK: Mapping[str, str] = {
@@ -38,6 +56,7 @@ DARK: Mapping[str, str] = {
     "alone": "#f0a05a",
     "third": "#4cc9aa",
     "fourth": "#df9ac9",
+    **_ramp("#1f4045", "#265a70", "#3f7db1", "#93b4e6", "#e2d6fb"),
 }
 
 # Lines that are told apart, in this order; each with a dash of its own.
@@ -52,3 +71,13 @@ SERIES: tuple[tuple[str, tuple[float, ...]], ...] = (
 def css_variables(theme: Mapping[str, str]) -> str:
     """The theme as CSS custom properties: `--ink: #171b1f; ...`."""
     return " ".join(f"--{name}: {color};" for name, color in theme.items())
+
+
+def in_order(count: int) -> Sequence[str]:
+    """Return the names of colours for so many things in an order; beyond twelve neighbours may be alike."""
+    return [f"step{round(place * (_STEPS - 1) / max(count - 1, 1))}" for place in range(count)]
+
+
+def on_step(name: str) -> str:
+    """Return the name of the colour in which a text on one of `in_order` is readable."""
+    return "ink" if int(name.removeprefix("step")) < _STEPS / 2 else "paper"

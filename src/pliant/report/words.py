@@ -17,11 +17,15 @@ __all__ = [
     "details",
     "key_figures",
     "left_out",
+    "legend",
+    "names",
     "points",
     "scatter_of_latency",
+    "split_name",
     "summary",
     "title",
     "uncertainty",
+    "uncertainty_of",
 ]
 
 Row = Mapping[str, Any]
@@ -34,9 +38,19 @@ _SPLITS = {"test": "test images", "val": "validation images"}
 def title(run: Run) -> str:
     """Network and data: `resnet20 on CIFAR-10`."""
     name = run.table.info.get("model") or (run.card.get("model") or {}).get("name") or run.folder.name
-    network = str(name).rpartition(":")[2]
-    data = run.table.info.get("data")
+    return names(name, run.table.info.get("data"))
+
+
+def names(model: str, data: str | None) -> str:
+    """Network and data, as people call them."""
+    network = str(model).rpartition(":")[2]
     return f"{network} on {_DATA.get(data, Path(data).name)}" if data else network
+
+
+def split_name(info: Mapping[str, Any], *, one: bool = False) -> str:
+    """Return what the measured images are called: `test images`; or `one` of them."""
+    name = _SPLITS.get(info.get("split", ""), "images")
+    return name.removesuffix("s") if one else name
 
 
 def points(difference: float) -> str:
@@ -89,7 +103,11 @@ def commands(run: Run) -> list[str]:
 
 def uncertainty(run: Run) -> str:
     """Say how much of a difference chance can explain; empty where it is not known on how many images."""
-    images, accuracy = run.table.info.get("images"), run.largest.get("acc1")
+    return uncertainty_of(run.table.info.get("images"), run.largest.get("acc1"))
+
+
+def uncertainty_of(images: int | None, accuracy: float | None) -> str:
+    """Say the same of an accuracy in percent on so many images."""
     if not images or accuracy is None:
         return ""
     share = accuracy / 100
@@ -123,6 +141,22 @@ def left_out(run: Run) -> str:
     return (
         "Networks trained alone whose latency was measured under other circumstances are left out of the latency chart."
     )
+
+
+def legend(run: Run) -> str:
+    """Say how to read the names of the sub-networks; empty where there is one."""
+    names = [row["subnet"] for row in run.rows]
+    if len(names) < 2:
+        return ""
+    parts = []
+    if any({"T", "F"} & set(name) for name in names):
+        parts.append(
+            "One letter a stage, from the input to the output: `T` the second part of the stage is skipped, "
+            "`F` it runs."
+        )
+    if any("exit=" in name for name in names):
+        parts.append("`exit=1` ends at the first classifier, the last one is the network's own.")
+    return " ".join(parts)
 
 
 def key_figures(run: Run, costs: Mapping[str, Cost]) -> list[dict[str, str]]:
@@ -166,7 +200,7 @@ def _rounded_up(value: float) -> float:
 
 
 def _images(run: Run) -> str:
-    return f"the {_SPLITS.get(run.table.info.get('split', ''), 'images')}"
+    return f"the {split_name(run.table.info)}"
 
 
 def _one_network(row: Row, run: Run, costs: Mapping[str, Cost]) -> str:
