@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pliant.extract import extract
     from pliant.measure import measure
     from pliant.measure.table import Table
+    from pliant.policy.confidence import ConfidencePolicy
     from pliant.policy.runner import predict
     from pliant.recalibrate import recalibrated
     from pliant.train.engine import train
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ConfidencePolicy",
     "Depth",
     "Exits",
     "Objective",
@@ -53,6 +55,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ConfidencePolicy": "pliant.policy.confidence",
     "Depth": "pliant.depth.config",
     "Exits": "pliant.exits.config",
     "Objective": "pliant.train.objective",

@@ -45,9 +45,19 @@ def test_for_people(cli, run_folder, image_folder) -> None:
     assert all(word in result.out for word in ("GMACs", "mean ms", "TFF %")) and "policies.json" in result.err
 
 
+def test_budgets_one_by_one(cli, exits_folder, image_folder) -> None:
+    arguments = ("--data", image_folder, "--policy", "confidence", "--rounds", 1, "--json")
+    result = cli("measure", exits_folder, *arguments, "--budget", 0.03, "--budget", 0.04)
+    assert result.status == 0, result.err
+    assert [row["budget"] for row in json.loads(result.out)] == [0.03, 0.04]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (("--budget", 0.03), "--budget needs --policy"),
+        (("--policy", "confidence", "--budget", 0.03, "--budgets", 3), "--budgets is how many, --budget which"),
+        (("--policy", "confidence", "--budget", 0.0001), "0.0001"),
         (("--budgets", 3), "--budgets needs --policy"),
         (("--subnet", "TTT"), "--subnet needs --policy"),
         (("--calibrate",), "--calibrate needs --policy"),

@@ -78,6 +78,10 @@ def measure(
     budgets: Annotated[
         int | None, typer.Option(help="With --policy: how many, from what the first costs to what the last does; 5.")
     ] = None,
+    budget: Annotated[
+        list[float] | None,
+        typer.Option(help="With --policy: an average of GMACs an image, named one by one; instead of --budgets."),
+    ] = None,
     confidence: Annotated[Confidence | None, typer.Option(help="With --policy: sure by what; max_softmax.")] = None,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="With --policy: find a temperature for each.")] = False,
     subnet: Annotated[
@@ -95,8 +99,12 @@ def measure(
     from pliant.recalibrate import why_not
 
     if policy is None:
-        _refuse("needs --policy", budgets=budgets, confidence=confidence, calibrate=calibrate, subnet=subnet)
+        _refuse(
+            "needs --policy", budgets=budgets, budget=budget, confidence=confidence, calibrate=calibrate, subnet=subnet
+        )
     else:
+        if budget:
+            _refuse("is how many, --budget which: give one of them", budgets=budgets)
         others = {"recalibrate": recalibrate, "split": split is Part.val, "batch-size": batch_size != 1}
         _refuse("does not go with --policy, which times single images of the test part", **others)
     network, info = load_run(run, model)
@@ -105,7 +113,7 @@ def measure(
             run,
             network,
             load_data_of(run, data, info),
-            budgets=5 if budgets is None else budgets,
+            budgets=budget or (5 if budgets is None else budgets),
             confidence=(confidence or Confidence.max_softmax).value,
             calibrate=calibrate,
             subnets=subnet or (),

@@ -28,7 +28,7 @@ def show_policies(
     network: nn.Module,
     images: ImageData,
     *,
-    budgets: int,
+    budgets: int | Sequence[float],
     confidence: str,
     calibrate: bool,
     subnets: Sequence[str],
