@@ -21,12 +21,13 @@ MARKED = re.compile(r"(<!-- fields -->\n).*?(<!-- end of fields -->)", re.DOTALL
 
 
 def configs(root: type[Config]) -> dict[str, type[Config]]:
-    """All configs inside of `root`, by the path of the field that holds them."""
+    """All configs inside of `root`, each once, by the path of the first field that holds it."""
     found: dict[str, type[Config]] = {"": root}
     for name, hint in typing.get_type_hints(root).items():
         for kind in (hint, *typing.get_args(hint)):
             if isinstance(kind, type) and issubclass(kind, Config):
-                found |= {f"{name}.{inner}".rstrip("."): config for inner, config in configs(kind).items()}
+                inside = {f"{name}.{inner}".rstrip("."): config for inner, config in configs(kind).items()}
+                found |= {path: config for path, config in inside.items() if config not in found.values()}
     return found
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,13 @@ from torch import nn
 from pliant.core.adaptive import AdaptiveModule
 from pliant.create import ModelSource
 from pliant.data import load_data
-from pliant.train.callbacks import LAST, Reseed, RunFolder, WeightAverage
+from pliant.train.callbacks import Reseed, RunFolder, WeightAverage
 from pliant.train.feed import TrainFeed, ValidationFeed
-from pliant.train.files import AtomicCheckpointIO, read_state, remove_leftovers, write_file
+from pliant.train.files import AtomicCheckpointIO
 from pliant.train.module import TrainingModule, TrainingStopped
-from pliant.train.network import build_network, save_network
+from pliant.train.network import build_network, load_teacher, save_network
 from pliant.train.objective import Objective
+from pliant.train.phases import PhaseRun, check_folders, facts_of, first_to_run, phase_runs, refuse_other_data
 from pliant.train.processes import Place, choose_place
 from pliant.train.progress import ProgressBar
 from pliant.train.recipe import Recipe
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from pliant.data import ImageData
 
 __all__ = ["RunResult", "TrainingStopped", "train"]
-
-RECIPE = "recipe.yaml"
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def train(
     place = choose_place(device)
     if isinstance(data, str | os.PathLike):
         recipe, data = recipe.replace(data=recipe.data.replace(source=os.fspath(data))), None
-    before = _earlier_state(out, recipe, resume)
+    records = check_folders(out, recipe, resume)
     if data is None:
         data = load_data(
             recipe.data.source,
@@ -101,90 +100,94 @@ def train(
             val_fraction=recipe.data.val_fraction,
             seed=recipe.seed,
         )
-    if before is not None:
-        _refuse_other_data(out, before["data"], _facts(data))
-    torch.manual_seed(recipe.seed)
+    for folder, record in records:
+        refuse_other_data(folder, record["data"], facts_of(data))
     source = ModelSource(name=recipe.model.name, num_classes=len(data.class_names), options=recipe.model.options)
-    model = build_network(source, recipe, place, image_size=data.image_size, fresh=before is None)
-    checkpoint = out / LAST if before is not None else None
-    module, rows = _fit(model, recipe, data, place, out, checkpoint, progress, log)
+    runs = phase_runs(recipe, out)
+    first = first_to_run(runs)
+    if len(runs) > 1:
+        _rehearse(runs, source, data, place)
+        if first and log:
+            log(f"{runs[first - 1].name} is finished")
+    for run in runs[first:-1]:
+        _train_phase(run, source, data, place, progress, log)
+    return _train_phase(runs[-1], source, data, place, progress, log)
+
+
+def _rehearse(runs: Sequence[PhaseRun], source: ModelSource, data: ImageData, place: Place) -> None:
+    """Find out, before the first phase is trained, whether a later one cannot be."""
+    before = None
+    for run in runs:
+        try:
+            model = build_network(source, run.recipe, place, image_size=data.image_size, fresh=False)
+            _objective(model, run.recipe, before if run.recipe.teacher == "frozen" else None)
+            TrainFeed(data.train, run.recipe, place, epoch=lambda: 0)
+        except ValueError as error:
+            raise ValueError(f"{run.name}: {error}") from None
+        before = model
+
+
+def _train_phase(
+    run: PhaseRun,
+    source: ModelSource,
+    data: ImageData,
+    place: Place,
+    progress: bool,
+    log: Callable[[str], None] | None,
+) -> RunResult:
+    """Train one phase, or the rest of it, and save its network."""
+    recipe = run.recipe
+    resumed = run.checkpoint.exists()
+    torch.manual_seed(recipe.seed)
+    model = build_network(source, recipe, place, image_size=data.image_size, fresh=not resumed)
+    teacher = load_teacher(source, recipe, place)
+    module, rows = _fit(model, teacher, run, data, place, resumed, progress, log)
     # A copy leaves the compiler's work behind.
     model = copy.deepcopy(module.evaluated) if recipe.compile else module.evaluated
     # As `pliant.load` gives it.
-    model = model.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    model = model.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(True)  # type: ignore[call-overload]
     if place.rank == 0:
-        save_network(model, source, recipe, data, out)
-    return RunResult(out, model, rows)
+        save_network(model, source, recipe, data, run.folder)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()  # the next phase starts from what the first process has written
+    return RunResult(run.folder, model, rows)
 
 
-def _earlier_state(out: Path, recipe: Recipe, resume: bool) -> dict[str, Any] | None:
-    """Refuse to overwrite a training, and to go on with another one; returns what the checkpoint says of itself."""
-    last = out / LAST
-    if not resume:
-        found = [name for name in (LAST, "model.safetensors") if (out / name).exists()]
-        if found:
-            raise ValueError(f"{out} holds a training already ({found[0]}); resume it, or choose another folder")
-        return None
-    if not last.exists():
-        return None
-    before = read_state(last)["pliant"]
-    changes = Recipe.from_dict(before["recipe"]).differences(recipe)
-    if changes:
-        told = "; ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changes.items())
-        raise ValueError(f"cannot resume {out} with another recipe: {told}")
-    return before
-
-
-def _facts(data: ImageData) -> dict[str, Any]:
-    """What must be the same for a training to go on."""
-    return {
-        "class_names": list(data.class_names),
-        "image_size": data.image_size,
-        "training images": len(data.train),
-        "validation images": len(data.val),
-    }
-
-
-def _refuse_other_data(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    unsaid = [name for name in now if name not in before]
-    if unsaid:
-        raise ValueError(
-            f"cannot resume {out}: its checkpoint, of an early version of pliant, does not say the {', '.join(unsaid)} "
-            "of its data; train anew in another folder"
-        )
-    changes = [f"{name} was {before[name]!r}, is {now[name]!r}" for name in now if before[name] != now[name]]
-    if changes:
-        raise ValueError(f"cannot resume {out} with other data: {'; '.join(changes)}")
+def _objective(model: nn.Module, recipe: Recipe, teacher: nn.Module | None) -> Objective:
+    plan = recipe.plan.build(model.space) if isinstance(model, AdaptiveModule) else None
+    return Objective(model, plan, label_smoothing=recipe.label_smoothing, teacher=teacher)
 
 
 def _fit(
     model: nn.Module,
-    recipe: Recipe,
+    teacher: nn.Module | None,
+    run: PhaseRun,
     data: ImageData,
     place: Place,
-    out: Path,
-    checkpoint: Path | None,
+    resumed: bool,
     progress: bool,
     log: Callable[[str], None] | None,
 ) -> tuple[TrainingModule, list[Row]]:
     """Run Lightning; returns what was trained and the rows of metrics.csv."""
+    recipe = run.recipe
     feed = TrainFeed(data.train, recipe, place, epoch=lambda: trainer.current_epoch)
     val_feed = ValidationFeed(data.val, recipe, place)
-    plan = recipe.plan.build(model.space) if isinstance(model, AdaptiveModule) else None
-    objective = Objective(model, plan, label_smoothing=recipe.label_smoothing)
-    module = TrainingModule(objective, recipe, facts=_facts(data), steps_per_epoch=len(feed))
+    objective = _objective(model, recipe, teacher)
+    record = {"recipe": run.whole.to_dict(), "data": facts_of(data)}
+    module = TrainingModule(objective, recipe, record=record, steps_per_epoch=len(feed))
 
     bar = ProgressBar(batch_size=recipe.batch_size) if progress and place.rank == 0 and sys.stdout.isatty() else None
-    log = log or (lambda text: None)
-    folder = RunFolder(out, recipe, bar.say if bar and log is print else log, batch_size=feed.batch_size)
+    log = bar.say if bar and log is print else log
+    say = lambda text: log(f"{run.name}, {text}" if run.name else text) if log else None  # noqa: E731
+    folder = RunFolder(run.folder, recipe, say, batch_size=feed.batch_size)
     callbacks: list[L.Callback] = [Reseed(recipe.seed), folder]
     callbacks += [WeightAverage(recipe)] if recipe.ema else []
     callbacks += [bar] if bar else []
     if place.rank == 0:
-        _prepare_folder(out, recipe)
+        run.prepare()
     with _quiet():
         trainer = _trainer(recipe, place, callbacks, validate=len(data.val) > 0, partial=_leaves_some_out(objective))
-        _run(trainer, module, feed, val_feed, checkpoint)
+        _run(trainer, module, feed, val_feed, run.checkpoint if resumed else None)
     return module, folder.rows
 
 
@@ -200,15 +203,6 @@ def _run(
             raise
         signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from None
-
-
-def _prepare_folder(out: Path, recipe: Recipe) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot make the folder {out}: {error.strerror}") from None
-    remove_leftovers(out / LAST)
-    write_file(out / RECIPE, recipe.to_yaml().encode())
 
 
 def _trainer(recipe: Recipe, place: Place, callbacks: list[L.Callback], *, validate: bool, partial: bool) -> L.Trainer:

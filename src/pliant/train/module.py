@@ -36,19 +36,19 @@ class TrainingModule(L.LightningModule):
     Args:
         objective: the model and its plan.
         recipe: optimizer, schedule, backward and gradient clipping are read from it.
-        facts: of the data; written into the checkpoint.
+        record: what the checkpoint says of the training: `recipe` and `data`.
         steps_per_epoch: on each process.
     """
 
-    def __init__(self, objective: Objective, recipe: Recipe, *, facts: dict[str, Any], steps_per_epoch: int) -> None:
+    def __init__(self, objective: Objective, recipe: Recipe, *, record: dict[str, Any], steps_per_epoch: int) -> None:
         super().__init__()
         self.objective = objective
         self.recipe = recipe
-        self.facts = facts
+        self.record = record
         self.steps_per_epoch = steps_per_epoch
         self.automatic_optimization = recipe.backward == "joint"
         self.losses = LossBook()
-        self.metrics = _accuracies(objective.model, recipe, len(facts["class_names"]))
+        self.metrics = _accuracies(objective.model, recipe, len(record["data"]["class_names"]))
         self.last_lr = 0.0
         self._validated = False
         self._evaluated = [objective.model]  # in a list: a second path to a module would double its keys
@@ -163,7 +163,7 @@ class TrainingModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lightning's hook."""
-        checkpoint["pliant"] = {"recipe": self.recipe.to_dict(), "data": self.facts}
+        checkpoint["pliant"] = self.record
 
 
 def _accuracies(model: nn.Module, recipe: Recipe, num_classes: int) -> dict[str, Metric]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from pliant import readers
 from pliant.adapt import adapt_
+from pliant.axes import Axes
 from pliant.checkpoint import load, save
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.anatomy import Anatomy
 from pliant.core.inputs import example_input
 from pliant.core.weights import CheckpointError, first_three, misfits, shapes
 from pliant.create import ModelSource
+from pliant.exits.modules import Collaborating
+from pliant.exits.transform import places
 from pliant.extract import extract, original
 from pliant.own import is_own
 from pliant.train.processes import Place
@@ -24,7 +29,7 @@ from pliant.train.recipe import Recipe
 if TYPE_CHECKING:
     from pliant.data import ImageData
 
-__all__ = ["build_network", "save_network", "start_from_"]
+__all__ = ["build_network", "load_teacher", "save_network", "start_from_"]
 
 
 def build_network(source: ModelSource, recipe: Recipe, place: Place, *, image_size: int, fresh: bool) -> nn.Module:
@@ -46,32 +51,84 @@ def build_network(source: ModelSource, recipe: Recipe, place: Place, *, image_si
         model = extract(model, recipe.only)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model.train()
+    model.train()
+    if recipe.learns == "classifiers":
+        _let_classifiers_learn_(model)
+    return model
+
+
+def _let_classifiers_learn_(model: nn.Module) -> None:
+    """Let the last layer of every exit learn, in place, and nothing else.
+
+    All else is in eval mode: the statistics of its norms stay too. Where nothing learns, autograd records nothing, so
+    that the backward pass begins behind it.
+    """
+    assert isinstance(model, AdaptiveModule)
+    exits = Axes.of(model.configs).exits
+    assert exits is not None
+    model.eval().requires_grad_(False)
+    for path in [f"{place.block.path}.exit.linear" for place in places(model.anatomy, exits)] + [model.anatomy.head]:
+        model.get_submodule(path).train().requires_grad_(True)
+
+
+def load_teacher(source: ModelSource, recipe: Recipe, place: Place) -> nn.Module | None:
+    """Load the network that a training starts from once more, if the recipe wants it to teach; else return none."""
+    if recipe.teacher != "frozen":
+        return None
+    assert recipe.model.start_from is not None
+    teacher = _load_start(recipe.model.start_from, source).to(place.device)
+    return teacher.to(memory_format=torch.channels_last) if recipe.channels_last else teacher  # type: ignore[call-overload]
+
+
+def _load_start(path: str, source: ModelSource) -> nn.Module:
+    # To name one's own network in a recipe is to let its code run.
+    return load(path, model=source if Path(path).is_file() or is_own(source.name) else None)
 
 
 def start_from_(model: nn.Module, path: str, source: ModelSource) -> None:
     """Give a network the weights of one that was trained before, in place.
 
-    A plain network's weights start both sets of the skip-aware norms; an adapted network's start each its own.
+    A plain network's weights start both sets of the skip-aware norms; an adapted network's start each its own. Exits
+    that a plain network does not have keep their random weights.
+
+    Where exits begin to collaborate, their linear layers keep what they make of the features. What reads the answer of
+    the exit before is new, and a wider layer (`concatenate`) takes it up with weights of zero: the network begins with
+    the answers that it gave. (The published code draws these layers anew.)
 
     Args:
         model: the network to train, adapted or plain.
         path: a run folder, or any file that `pliant.load` takes.
-        source: how the network was made; which network a file is of need not be guessed then.
+        source: how the network was made.
 
     Raises:
         CheckpointError: it cannot be loaded, or is of another architecture; names the first three keys.
     """
-    # To name one's own network in a recipe is to let its code run.
-    before = load(path, model=source if Path(path).is_file() or is_own(source.name) else None)
-    expected = model
-    if isinstance(model, AdaptiveModule) and not isinstance(before, AdaptiveModule):
-        expected = original(model)
+    before = _load_start(path, source)
     weights = before.state_dict()
-    problems = misfits(shapes(expected.state_dict()), shapes(weights))
+    collaborating = _with_collaboration(weights, model)
+    expected, given = model, collaborating
+    if isinstance(model, AdaptiveModule) and not isinstance(before, AdaptiveModule):
+        expected, given = original(model), weights
+    problems = misfits(shapes(expected.state_dict()), shapes(given))
     if problems:
         raise CheckpointError(f"cannot start from {path}, it is another network: {first_three(problems)}")
-    model.load_state_dict(weights)
+    model.load_state_dict(collaborating, strict=expected is model)
+
+
+def _with_collaboration(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a network whose exits did not collaborate, with what is new where those of `model` do."""
+    own = model.state_dict()
+    complete = dict(weights)
+    for path, layer in model.named_modules():
+        prefix = f"{path}.collaboration."
+        collaborated = any(name.startswith(prefix) for name in weights)
+        if not isinstance(layer, Collaborating) or collaborated or f"{path}.weight" not in weights:
+            continue
+        complete |= {name: tensor for name, tensor in own.items() if name.startswith(prefix)}
+        before, after = weights[f"{path}.weight"], own[f"{path}.weight"]
+        if after.shape[1] == 2 * before.shape[1]:
+            complete[f"{path}.weight"] = F.pad(before, (0, before.shape[1]))
+    return complete
 
 
 def _read_again(source: ModelSource, image_size: int) -> Anatomy:

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule
-from pliant.core.inputs import logits_of
 from pliant.core.plan import Plan, Term
 from pliant.core.subnet import SubNetSpace
 from pliant.plans import build_plan, default_plan
 from pliant.train.losses import feature_divergence, label_loss, logit_divergence
+from pliant.train.passes import Outputs, Passes
 
 __all__ = ["Objective"]
 
 # The label of positions that are none, such as the padding of a text: as in torch's cross-entropy.
 IGNORED = -100
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """What one pass leaves behind: logits `[batch, classes]`, stage outputs `[batch, channels]` each."""
-
-    logits: Tensor
-    features: list[Tensor]
-
-    def detach(self) -> _Outputs:
-        return _Outputs(self.logits.detach(), [feature.detach() for feature in self.features])
 
 
 class Objective(nn.Module):
@@ -46,13 +32,24 @@ class Objective(nn.Module):
             pass comes by are computed in that pass.
         plan: what to learn; none = the default plan of the model's wing.
         label_smoothing: for the terms on labels.
+        teacher: a network that answers in place of the model wherever the plan names a teacher, such as the model as
+            it was before (IMTA paper, section 3.3); none = the model itself. It is put in eval mode and does not learn;
+            it is no part of the objective's state, and stays on the device that it is on. One without sub-networks
+            can teach what `largest` teaches.
 
     Attributes:
         terms: the weighted value of every term in the last batch, detached.
         progress: the fraction of the training that is done, for terms that start late.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan | None = None, *, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        teacher: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         adapted = _adapted(model)
@@ -64,8 +61,9 @@ class Objective(nn.Module):
         elif any(term.student != "largest" or term.teacher is not None for term in plan.terms):
             raise ValueError(f"plan {plan.name!r} needs sub-networks, but this {type(model).__name__} is not adapted")
         self.plan = plan
-        self._switches = adapted is not None
-        self._passes = _passes(plan, adapted.space) if adapted is not None else {"largest": ("largest",)}
+        self._teacher = _Teacher(teacher, plan, adapted.space) if teacher is not None and adapted is not None else None
+        learning = {term.student for term in plan.terms}
+        self._passes = Passes(plan, adapted and adapted.space, learning if self._teacher else plan.passes())
         self.label_smoothing = label_smoothing
         self.terms: dict[str, Tensor] = {}
         self.progress = 0.0
@@ -112,19 +110,20 @@ class Objective(nn.Module):
         counted = y != IGNORED if _is_text(y) else None
         y = y if counted is None else y[counted]
         active = [term for term in self.plan.terms if term.start <= self.progress]
-        named = {name for term in active for name in (term.student, term.teacher)}
-        teachers: dict[str, _Outputs] = {}
+        teachers = self._teacher.answers(x, active, counted) if self._teacher else {}
+        by_itself = [] if self._teacher else [term for term in active if term.teacher]
+        named = {term.student for term in active} | {term.teacher for term in by_itself}
         losses = []
-        for members in self._passes.values():
+        for members in self._passes.members:
             wanted = [subnet for subnet in members if subnet in named]
             if not wanted:
                 continue
-            concerned = [term for term in active if term.student in wanted or term.teacher in wanted]
-            outputs = self._run(x, wanted, counted, features=any(term.on == "features" for term in concerned))
-            for subnet in wanted:
-                if any(term.teacher == subnet for term in concerned):
-                    teachers[subnet] = outputs[subnet].detach()
-            terms = [self._value(term, outputs[term.student], teachers, y) for term in active if term.student in wanted]
+            own = [term for term in active if term.student in wanted]
+            teaches = [term for term in by_itself if term.teacher in wanted]
+            features = any(term.on == "features" for term in (*own, *teaches))
+            outputs = self._passes.run(self.model, x, wanted, counted, features=features)
+            teachers |= {subnet: outputs[subnet].detach() for subnet in wanted if subnet in _teachers(teaches)}
+            terms = [self._value(term, outputs[term.student], teachers, y) for term in own]
             if terms:
                 losses.append(finish(sum(terms[1:], terms[0])))
             del outputs, terms
@@ -132,32 +131,7 @@ class Objective(nn.Module):
             raise ValueError(f"plan {self.plan.name!r} has no term that counts at progress {self.progress:.3f}")
         return losses
 
-    def _run(
-        self, x: Tensor | Mapping[str, Tensor], members: list[str], counted: Tensor | None, *, features: bool
-    ) -> dict[str, _Outputs]:
-        """Make one pass, and return what each of its members gave, the last of which it runs to.
-
-        Of a text, the logits of all positions that count become one batch.
-        """
-        options: dict[str, Any] = {}
-        if self._switches:
-            options = {"subnet": members[-1]} | ({"features": True} if features else {})
-            options |= {"exits": True} if len(members) > 1 else {}
-        output = self.model(**x, **options) if isinstance(x, Mapping) else self.model(x, **options)
-        output, stages = output if features else (output, [])
-        answers = [output]
-        if len(members) > 1:
-            answers = [output[self._exit(subnet) - 1] for subnet in members]
-        every = [logits_of(answer) for answer in answers]
-        every = every if counted is None else [logits[counted] for logits in every]
-        return {subnet: _Outputs(logits, stages) for subnet, logits in zip(members, every, strict=True)}
-
-    def _exit(self, subnet: str) -> int:
-        adapted = _adapted(self.model)
-        assert adapted is not None
-        return adapted.space.parse(subnet).exit or 1
-
-    def _value(self, term: Term, outputs: _Outputs, teachers: dict[str, _Outputs], y: Tensor) -> Tensor:
+    def _value(self, term: Term, outputs: Outputs, teachers: dict[str, Outputs], y: Tensor) -> Tensor:
         if term.teacher is None:
             value = label_loss(outputs.logits, y, self.label_smoothing)
         elif term.on == "logits":
@@ -169,30 +143,47 @@ class Objective(nn.Module):
         return value
 
 
-def _passes(plan: Plan, space: SubNetSpace) -> dict[str, tuple[str, ...]]:
-    """Say which passes a plan takes, by the sub-network that each runs to, teachers before their students.
-
-    A pass answers for every early exit that it comes by; its members are in the order of their exits.
+class _Teacher:
+    """A network beside the model that answers wherever the plan names a teacher.
 
     Raises:
-        ValueError: two passes would have to wait for each other.
+        ValueError: it does not have the sub-networks that teach.
     """
-    members: dict[str, list[str]] = {}
-    of: dict[str, str] = {}
-    for subnet in sorted(plan.passes(), key=lambda name: -(space.parse(name).exit or 0)):
-        found = next((leader for leader in members if space.answers(space.parse(subnet), space.parse(leader))), subnet)
-        members.setdefault(found, []).insert(0, subnet)
-        of[subnet] = found
-    before = {
-        leader: {of[t.teacher] for t in plan.terms if t.teacher is not None and of[t.student] == leader} - {leader}
-        for leader in (of[subnet] for subnet in plan.passes())
-    }
-    try:
-        return {leader: tuple(members[leader]) for leader in TopologicalSorter(before).static_order()}
-    except CycleError as error:
-        raise ValueError(
-            f"plan {plan.name!r}: the passes of {' and '.join(error.args[1][1:])} teach each other"
-        ) from None
+
+    def __init__(self, network: nn.Module, plan: Plan, space: SubNetSpace) -> None:
+        terms = [term for term in plan.terms if term.teacher is not None]
+        adapted = _adapted(network)
+        if adapted is None:
+            largest = str(space.largest)
+            beyond = [term.name for term in terms if term.on == "features" or term.teacher != largest]
+            if beyond:
+                raise ValueError(
+                    f"Objective: the teacher is a {type(network).__name__} without sub-networks, which can teach what "
+                    f"{largest} answers, but not {beyond[0]!r} of plan {plan.name!r}"
+                )
+        elif adapted.space.names.keys() != space.names.keys():
+            theirs, ours = (f"{one.smallest} to {one.largest}" for one in (adapted.space, space))
+            raise ValueError(f"Objective: the teacher has other sub-networks than the model: {theirs}, expected {ours}")
+        self._network = network.eval()
+        self._passes = Passes(plan, adapted and adapted.space, _teachers(terms))
+
+    @torch.no_grad()
+    def answers(
+        self, x: Tensor | Mapping[str, Tensor], terms: Sequence[Term], counted: Tensor | None
+    ) -> dict[str, Outputs]:
+        """Return what the teachers of some terms of the plan answer, by their names."""
+        found: dict[str, Outputs] = {}
+        for members in self._passes.members:
+            concerned = [term for term in terms if term.teacher in members]
+            wanted = [subnet for subnet in members if subnet in _teachers(concerned)]
+            if wanted:
+                features = any(term.on == "features" for term in concerned)
+                found |= self._passes.run(self._network, x, wanted, counted, features=features)
+        return found
+
+
+def _teachers(terms: Sequence[Term]) -> set[str]:
+    return {term.teacher for term in terms if term.teacher is not None}
 
 
 def _adapted(model: nn.Module) -> AdaptiveModule | None:

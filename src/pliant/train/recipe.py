@@ -12,9 +12,20 @@ from typing import Any, Literal, Self
 import yaml
 
 from pliant.core.config import Config
-from pliant.train.settings import Adapt, Data, Ema, Model, Optimizer, PlanChoice, Schedule
+from pliant.train.settings import (
+    Adapt,
+    Data,
+    Ema,
+    Learns,
+    Model,
+    Optimizer,
+    Phase,
+    PlanChoice,
+    Schedule,
+    Teacher,
+)
 
-__all__ = ["Adapt", "Data", "Ema", "Model", "Optimizer", "PlanChoice", "Recipe", "Schedule"]
+__all__ = ["Adapt", "Data", "Ema", "Model", "Optimizer", "Phase", "PlanChoice", "Recipe", "Schedule", "phase_folder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +39,10 @@ class Recipe(Config):
         adapt: how the network is made adaptive; none = it is trained as it is.
         only: text of one sub-network to train on its own, as a plain network, for comparison; empty = all.
         plan: the training objective. A plain network learns from the labels alone, whatever stands here.
+        learns: `all`, or `classifiers`: only the last layer of every exit, with what it takes from the exit before
+            (phase II of IMTA). All else is as at inference, its norms included, and no gradient is computed for it.
+        teacher: of the plan: `live`, the network itself as it learns; or `frozen`, the network that the training
+            started from, as it was then, which costs a forward pass more.
         optimizer: which, and with what.
         schedule: of the learning rate.
         batch_size: images a step, in all processes together.
@@ -41,6 +56,7 @@ class Recipe(Config):
         backward: `joint`, or `sequential` (less memory, same gradients).
         sync_batchnorm: batch statistics over all processes (CUDA only).
         validate_every: epochs between two validations; the last epoch is always validated.
+        then: further phases, each of which starts from the network of the one before.
     """
 
     model: Model
@@ -49,6 +65,8 @@ class Recipe(Config):
     adapt: Adapt | None = field(default_factory=Adapt)
     only: str = ""
     plan: PlanChoice = field(default_factory=PlanChoice)
+    learns: Learns = "all"
+    teacher: Teacher = "live"
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     batch_size: int = 128
@@ -62,6 +80,7 @@ class Recipe(Config):
     backward: Literal["joint", "sequential"] = "joint"
     sync_batchnorm: bool = False
     validate_every: int = 1
+    then: tuple[Phase, ...] = ()
 
     def validate(self) -> None:
         """Check what the fields say together."""
@@ -76,6 +95,49 @@ class Recipe(Config):
             raise ValueError(f"Recipe.label_smoothing: got {self.label_smoothing}, expected a fraction in [0, 1)")
         if self.schedule.warmup_epochs >= self.epochs:
             raise ValueError(f"Schedule.warmup_epochs: got {self.schedule.warmup_epochs}, expected less than epochs")
+        self._validate_start()
+        if self.then and self.only:
+            raise ValueError(
+                f"Recipe.then: got {len(self.then)}, but 'only' is {self.only!r}: a sub-network alone has one phase; "
+                "set 'then' to []"
+            )
+        self.phases  # noqa: B018 - a wrong one is refused before the first is trained
+
+    def _validate_start(self) -> None:
+        """Check that what learns, and who teaches, is there when the training starts."""
+        started = self.model.start_from is not None
+        if self.learns == "classifiers":
+            if self.adapt is None or self.adapt.exits is None or self.only:
+                why = f"'only' is {self.only!r}" if self.only else "'adapt.exits' is none"
+                raise ValueError(f"Recipe.learns: got 'classifiers', but {why}: there are no exits")
+            if not started and not self.model.pretrained:
+                raise ValueError(
+                    "Recipe.learns: got 'classifiers', but the network to put them on would have random weights; give "
+                    "its checkpoint as model.start_from, or put this into a phase of 'then'"
+                )
+        if self.teacher == "frozen" and not started:
+            raise ValueError(
+                "Recipe.teacher: got 'frozen', but there is no network that was trained before; give its checkpoint as "
+                "model.start_from, or put this into a phase of 'then'"
+            )
+
+    @property
+    def phases(self) -> tuple[Recipe, ...]:
+        """The recipes of one phase each that are run one after another.
+
+        Each but the first has as its `model.start_from` the folder of the one before it inside of the run folder:
+        `phase-1`, `phase-2`, ...
+        """
+        found = [self.replace(then=())] if self.then else [self]
+        for number, phase in enumerate(self.then, start=2):
+            before = found[-1]
+            model = before.model.replace(pretrained=False, start_from=phase_folder(number - 1))
+            try:
+                found.append(before.replace(model=model, **phase.changes))
+                _refuse_another_network(before.adapt, found[-1].adapt)
+            except ValueError as error:
+                raise ValueError(f"phase {number}: {error}") from None
+        return tuple(found)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -112,15 +174,39 @@ class Recipe(Config):
         return _differences(self.to_dict(), other.to_dict())
 
 
+def phase_folder(number: int | str) -> str:
+    """Where a phase that is not the last one is kept, inside of the run folder."""
+    return f"phase-{number}"
+
+
+def _refuse_another_network(before: Adapt | None, after: Adapt | None) -> None:
+    """Refuse changes of `adapt` for which the network of the phase before has no weights."""
+    if before is None or after is None:
+        return
+    for name, (old, new) in _differences(before.to_dict(), after.to_dict()).items():
+        if name != "exits.equilibrium" and (name, old) != ("exits.collaboration", "none"):
+            raise ValueError(
+                f"adapt.{name} was {old!r}, is {new!r}, but the network of the phase before is not of that kind; only "
+                "exits.equilibrium may change, and exits.collaboration where it was 'none'"
+            )
+
+
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
     found: dict[str, tuple[Any, Any]] = {}
     for name in dict.fromkeys([*one, *other]):
-        mine, theirs = one.get(name), other.get(name)
+        mine, theirs = _by_number(one.get(name)), _by_number(other.get(name))
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             found |= _differences(mine, theirs, f"{prefix}{name}.")
         elif mine != theirs:
             found[prefix + name] = (mine, theirs)
     return found
+
+
+def _by_number(value: Any) -> Any:
+    """Lists of mappings as mappings, so that what differs in one of them has a path: `then.0.epochs`."""
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        return {str(number): item for number, item in enumerate(value)}
+    return value
 
 
 class _Loader(yaml.SafeLoader):

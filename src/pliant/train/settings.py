@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -15,7 +16,10 @@ from pliant.depth.plan import DEFAULT_PLAN
 from pliant.exits.config import Exits
 from pliant.plans import build_plan
 
-__all__ = ["Adapt", "Data", "Ema", "Model", "Optimizer", "PlanChoice", "Schedule"]
+__all__ = ["Adapt", "Data", "Ema", "Learns", "Model", "Optimizer", "Phase", "PlanChoice", "Schedule", "Teacher"]
+
+Learns = Literal["all", "classifiers"]
+Teacher = Literal["live", "frozen"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,3 +239,38 @@ class Ema(Config):
             raise ValueError(f"Ema.decay: got {self.decay}, expected a number in (0, 1)")
         if self.every < 1:
             raise ValueError(f"Ema.every: got {self.every}, expected at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase(Config):
+    """A further phase of a training, which starts from the network of the one before.
+
+    What is left out stays as in the phase before. What is given takes its place as a whole: in an optimizer that says
+    its `lr` alone, all else has its default.
+
+    Attributes:
+        epochs: passes over the training images.
+        adapt: as in the recipe. Between adaptive phases only `exits.equilibrium`, and `exits.collaboration` where there
+            was none, can change.
+        plan: as in the recipe.
+        optimizer: as in the recipe; a new one, without the momentum of the phase before.
+        schedule: as in the recipe; it begins anew.
+        batch_size: as in the recipe.
+        learns: as in the recipe.
+        teacher: as in the recipe; `frozen` is the network of the phase before.
+    """
+
+    epochs: int
+    adapt: Adapt | None = None
+    plan: PlanChoice | None = None
+    optimizer: Optimizer | None = None
+    schedule: Schedule | None = None
+    batch_size: int | None = None
+    learns: Learns | None = None
+    teacher: Teacher | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields that are given, by name."""
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in given.items() if value is not None}
