@@ -66,7 +66,8 @@ def show_policies(
     show(table.rows if as_json else map(_for_people, table.rows), as_json=as_json, title=headline(table.info))
     note(
         f"GMACs, accuracy and shares on {table.info['images']} test images; thresholds from "
-        f"{table.info['found_on_images']} validation images, {confidence}. Written to {path}."
+        f"{table.info['found_on_images']} validation images, {confidence}. Written to {path}. "
+        f"Next: pliant report {run if run.is_dir() else path}"
     )
 
 
