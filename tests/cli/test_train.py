@@ -67,14 +67,23 @@ def test_a_second_training_into_the_same_folder_is_refused(train, train_refused)
 
 
 def test_fields_can_be_set() -> None:
-    tree = {"optimizer": {"lr": 0.1}, "ema": None, "epochs": 3}
-    changes = ["optimizer.lr=1e-3", "ema.decay=0.9", "epochs=5", "schedule.milestones=[1, 2]", "clip_norm=null"]
+    tree = {"optimizer": {"lr": 0.1}, "ema": None, "epochs": 3, "then": [{"epochs": 1, "plan": None}]}
+    changes = [
+        "then.0.epochs=2",
+        "then.0.plan.name=exits",
+        "optimizer.lr=1e-3",
+        "ema.decay=0.9",
+        "epochs=5",
+        "schedule.milestones=[1, 2]",
+        "clip_norm=null",
+    ]
     assert changed(tree, changes) == {
         "optimizer": {"lr": 0.001},
         "ema": {"decay": 0.9},
         "epochs": 5,
         "schedule": {"milestones": [1, 2]},
         "clip_norm": None,
+        "then": [{"epochs": 2, "plan": {"name": "exits"}}],
     }
 
 
@@ -87,6 +96,7 @@ def test_fields_can_be_set() -> None:
         ("epochs", "FIELD=VALUE"),
         ("epochs.much=1", "epochs"),
         ("plan.name=magic", "magic"),
+        ("then.0.epochs=1", "got '0', expected nothing, as this list is empty"),
         ("model.name=torchvision:resnet5", "resnet5"),
         ("model.name=torchvision:alexnet", "no reader knows this AlexNet, and it fails on the example [1, 3, 8, 8]"),
     ],

@@ -28,13 +28,13 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Train for so many epochs instead.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Train for so many epochs instead, in the first phase.")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="FIELD=VALUE",
-            help="Change a field of the recipe, such as optimizer.lr=0.05; repeatable.",
+            help="Change a field of the recipe, such as optimizer.lr=0.05 or then.0.epochs=5; repeatable.",
         ),
     ] = None,
 ) -> None:
@@ -71,16 +71,28 @@ def changed(tree: dict[str, Any], changes: list[str]) -> dict[str, Any]:
         path, equals, text = change.partition("=")
         if not equals or not path.strip():
             raise ValueError(f"--set {change}: expected FIELD=VALUE, such as optimizer.lr=0.05")
-        *parents, name = path.strip().split(".")
-        fields = tree
+        *parents, last = path.strip().split(".")
+        fields: Any = tree
         for parent in parents:
-            if fields.get(parent) is None:
-                fields[parent] = {}
-            fields = fields[parent]
-            if not isinstance(fields, dict):
+            place = _place(fields, parent, change)
+            if fields[place] is None:
+                fields[place] = {}
+            fields = fields[place]
+            if not isinstance(fields, dict | list):
                 raise ValueError(f"--set {change}: {parent} has no fields")
-        fields[name] = _value(text, path)
+        fields[_place(fields, last, change)] = _value(text, path)
     return tree
+
+
+def _place(fields: dict[str, Any] | list[Any], name: str, change: str) -> Any:
+    """Return under which key or number of `fields` something is or comes: `then.0.epochs` is of the second phase."""
+    if isinstance(fields, dict):
+        fields.setdefault(name, None)
+        return name
+    if not name.isdecimal() or int(name) >= len(fields):
+        allowed = f"a number below {len(fields)}" if fields else "nothing, as this list is empty"
+        raise ValueError(f"--set {change}: got {name!r}, expected {allowed}")
+    return int(name)
 
 
 def _value(text: str, path: str) -> Any:
