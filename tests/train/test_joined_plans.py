@@ -49,6 +49,62 @@ def test_one_for_all_is_the_written_formula(temperature):
     torch.testing.assert_close(loss, expected)
 
 
+def test_a_frozen_teacher_is_another_network_in_eval_mode():
+    teacher, model, (x, y) = make(pliant.Exits()), make(pliant.Exits(collaboration="identity")).train(), batch()
+    with torch.no_grad():
+        teacher.fc.weight.mul_(3.0)
+    plan = build_plan("one-for-all", model.space, gamma=0.3, temperature=2.0)
+    objective = pliant.Objective(model, plan, teacher=teacher.train())
+    statistics = {name: buffer.clone() for name, buffer in teacher.named_buffers()}
+    loss = objective(x, y)
+    loss.backward()
+    assert all(torch.equal(buffer, statistics[name]) for name, buffer in teacher.named_buffers())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert not any(name.startswith("_teacher") for name in objective.state_dict())
+    logits = model(x, exits=True)
+    expected = F.cross_entropy(logits[-1], y)
+    for own in logits[:-1]:
+        expected = expected + 0.7 * F.cross_entropy(own, y) + 0.3 * logit_divergence(own, teacher(x), 2.0)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_a_frozen_teacher_teaches_depths_too_and_the_model_runs_only_to_learn():
+    teacher, model, (x, y) = make(pliant.Depth()), make(pliant.Depth()).train(), batch()
+    terms = (
+        pliant.Term(student="TTT", teacher="largest", on="logits"),
+        pliant.Term(student="TTT", teacher="largest", on="features"),
+    )
+    ran = []
+    handle = model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: ran.append(kwargs["subnet"]), with_kwargs=True
+    )
+    loss = pliant.Objective(model, pliant.Plan(name="own", terms=terms), teacher=teacher)(x, y)
+    handle.remove()
+    assert ran == ["TTT"]
+    logits, features = model(x, subnet="TTT", features=True)
+    theirs, their_features = teacher(x, features=True)
+    expected = logit_divergence(logits, theirs) + feature_divergence(features, their_features)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_a_plain_network_teaches_what_the_largest_does():
+    teacher, model, (x, y) = pliant.create_model("pliant:resnet20").eval(), make(pliant.Exits()).train(), batch()
+    plan = build_plan("one-for-all", model.space)
+    loss = pliant.Objective(model, plan, teacher=teacher)(x, y)
+    logits = model(x, exits=True)
+    expected = F.cross_entropy(logits[-1], y)
+    for own in logits[:-1]:
+        expected = expected + 0.9 * F.cross_entropy(own, y) + 0.1 * logit_divergence(own, teacher(x))
+    torch.testing.assert_close(loss, expected)
+    with pytest.raises(ValueError, match=r"ResNet without sub-networks, which can teach what FFF .*not 'TTT<-FFF/feat"):
+        pliant.Objective(make(pliant.Depth()), teacher=teacher)
+
+
+def test_a_teacher_of_other_sub_networks_is_refused():
+    with pytest.raises(ValueError, match="the teacher has other sub-networks than the model: exit=1 to exit=2, "):
+        pliant.Objective(make(pliant.Exits()), teacher=make(pliant.Exits(at=(2,))))
+
+
 def test_depth_and_exits_are_joined():
     assert lines("adn-sum+exits", BOTH) == {
         "depth=FFF,exit=3<-labels": 1.0,

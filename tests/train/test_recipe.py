@@ -7,6 +7,10 @@ from pliant.depth.plan import DEFAULT_PLAN
 from pliant.train.recipe import Recipe
 
 Tiny = Callable[..., Recipe]
+EXITS = {"depth": None, "exits": {}}
+COLLABORATING = {"depth": None, "exits": {"collaboration": "linear"}}
+CONVOLUTIONS = {"depth": None, "exits": {"classifier": "convolutions"}}
+PRETRAINED = {"name": "torchvision:resnet18", "pretrained": True}
 SMALL = {"model": {"name": "pliant:resnet20"}, "data": {"source": "digits"}, "epochs": 10}
 
 
@@ -73,6 +77,28 @@ def test_numbers_as_people_write_them() -> None:
         ({"clip_norm": 0}, ["clip_norm", "0"]),
         ({"label_smoothing": 1}, ["label_smoothing", "1"]),
         ({"backward": "sideways"}, ["backward", "'sideways'", "'joint', 'sequential'"]),
+        ({"learns": "heads"}, ["Recipe.learns", "'heads'", "'all', 'classifiers'"]),
+        ({"learns": "classifiers"}, ["Recipe.learns", "'classifiers'", "'adapt.exits' is none"]),
+        ({"learns": "classifiers", "adapt": None}, ["Recipe.learns", "'adapt.exits' is none"]),
+        ({"learns": "classifiers", "adapt": EXITS}, ["Recipe.learns", "random weights", "model.start_from", "'then'"]),
+        ({"learns": "classifiers", "adapt": EXITS, "only": "exit=1"}, ["Recipe.learns", "'only' is 'exit=1'"]),
+        ({"learns": "classifiers", "adapt": CONVOLUTIONS, "model": PRETRAINED}, ["Recipe.learns", "'linear'"]),
+        ({"teacher": "frozen"}, ["Recipe.teacher", "'frozen'", "trained before", "model.start_from", "'then'"]),
+        ({"teacher": "frozen", "model": PRETRAINED}, ["Recipe.teacher", "'frozen'"]),
+        ({"then": [{"learns": "classifiers"}]}, ["Phase", "'epochs' is missing"]),
+        ({"then": [{"epochs": 0}]}, ["phase 2", "epochs", "0"]),
+        ({"then": [{"epochs": 1, "learns": "classifiers"}]}, ["phase 2", "Recipe.learns", "'adapt.exits' is none"]),
+        ({"then": [{"epochs": 1, "adapt": {"exits": {}}}]}, ["phase 2", "adapt.exits was None", "may change"]),
+        ({"adapt": EXITS, "then": [{"epochs": 1, "adapt": {}}]}, ["phase 2", "adapt.depth was None"]),
+        (
+            {"adapt": EXITS, "then": [{"epochs": 1, "adapt": {"depth": None, "exits": {"at": [1]}}}]},
+            ["phase 2", "adapt.exits.at was None, is [1]", "exits.equilibrium", "exits.collaboration"],
+        ),
+        (
+            {"adapt": COLLABORATING, "then": [{"epochs": 1, "adapt": EXITS}]},
+            ["phase 2", "adapt.exits.collaboration was 'linear', is 'none'"],
+        ),
+        ({"only": "TTT", "then": [{"epochs": 1}]}, ["Recipe.then", "'only' is 'TTT'", "[]"]),
         ({"version": 99}, ["99", "newer"]),
     ],
 )

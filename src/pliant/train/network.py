@@ -46,7 +46,13 @@ def build_network(source: ModelSource, recipe: Recipe, place: Place, *, image_si
     if recipe.adapt is not None:
         model = adapt_(model, *recipe.adapt.configs, example=example_input(model, image_size))
     if recipe.model.start_from is not None and fresh:
-        start_from_(model, recipe.model.start_from, source)
+        new = start_from_(model, recipe.model.start_from, source)
+        random = [name for name in new if ".exit.convolutions." in name]
+        if random and recipe.learns == "classifiers":
+            raise ValueError(
+                f"Recipe.learns: got 'classifiers', but {recipe.model.start_from} has no {random[0]}, which would stay "
+                "random; start from a network with these exits, or set adapt.exits.classifier to 'linear'"
+            )
     if recipe.only:
         model = extract(model, recipe.only)
     if recipe.channels_last:
@@ -85,7 +91,7 @@ def _load_start(path: str, source: ModelSource) -> nn.Module:
     return load(path, model=source if Path(path).is_file() or is_own(source.name) else None)
 
 
-def start_from_(model: nn.Module, path: str, source: ModelSource) -> None:
+def start_from_(model: nn.Module, path: str, source: ModelSource) -> list[str]:
     """Give a network the weights of one that was trained before, in place.
 
     A plain network's weights start both sets of the skip-aware norms; an adapted network's start each its own. Exits
@@ -100,6 +106,9 @@ def start_from_(model: nn.Module, path: str, source: ModelSource) -> None:
         path: a run folder, or any file that `pliant.load` takes.
         source: how the network was made.
 
+    Returns:
+        The names of the weights that the other network did not have.
+
     Raises:
         CheckpointError: it cannot be loaded, or is of another architecture; names the first three keys.
     """
@@ -112,7 +121,7 @@ def start_from_(model: nn.Module, path: str, source: ModelSource) -> None:
     problems = misfits(shapes(expected.state_dict()), shapes(given))
     if problems:
         raise CheckpointError(f"cannot start from {path}, it is another network: {first_three(problems)}")
-    model.load_state_dict(collaborating, strict=expected is model)
+    return model.load_state_dict(collaborating, strict=expected is model).missing_keys
 
 
 def _with_collaboration(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

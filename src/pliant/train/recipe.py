@@ -115,6 +115,11 @@ class Recipe(Config):
                     "Recipe.learns: got 'classifiers', but the network to put them on would have random weights; give "
                     "its checkpoint as model.start_from, or put this into a phase of 'then'"
                 )
+            if self.model.pretrained and self.adapt.exits.classifier == "convolutions":
+                raise ValueError(
+                    "Recipe.learns: got 'classifiers', but the library's weights have none for the convolutions of "
+                    "adapt.exits.classifier, which would stay random; use 'linear'"
+                )
         if self.teacher == "frozen" and not started:
             raise ValueError(
                 "Recipe.teacher: got 'frozen', but there is no network that was trained before; give its checkpoint as "
