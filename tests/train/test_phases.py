@@ -109,6 +109,27 @@ def test_the_second_phase_begins_with_the_answers_of_the_first(
     torch.testing.assert_close(answers(out), answers(out / "phase-1"))
 
 
+@pytest.mark.parametrize("teacher", ["frozen", "live"])
+def test_the_frozen_teacher_is_the_network_of_the_first_phase(
+    two: Tiny, images: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher: str
+) -> None:
+    teachers: list[nn.Module | None] = []
+
+    def noted(*given: Any, **options: Any) -> objective.Objective:
+        teachers.append(options["teacher"])
+        return objective.Objective(*given, **options)
+
+    monkeypatch.setattr(engine, "Objective", noted)
+    out = train(two({"teacher": teacher}), data=images, out=tmp_path / "run", log=None).out
+    last = teachers[-1]
+    assert teachers[-2] is None  # of the first phase
+    assert (last is None) == (teacher == "live")
+    if last is not None:
+        assert not last.training
+        first = pliant.load(out / "phase-1").state_dict()
+        assert all(torch.equal(tensor, first[name]) for name, tensor in last.state_dict().items())
+
+
 def test_what_a_phase_leaves_out_stays(tiny: Tiny) -> None:
     recipe = tiny(adapt=EXITS, plan={"name": "exits"}, then=[{"epochs": 3}, {"epochs": 1, "learns": "classifiers"}])
     first, second, third = recipe.phases

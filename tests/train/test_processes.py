@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pliant.checkpoint import load
 from pliant.train.recipe import Recipe
 
 SCRIPT = """
@@ -61,6 +62,18 @@ if processes == 2:
     engine._trainer = make
     result = engine.train(recipe, out="free", device="cpu", log=None)
     torch.save(result.model.state_dict(), f"free-model-rank{rank}.pt")
+
+    exits = {"adapt": {"depth": None, "exits": {}}, "plan": {"name": "exits"}, "ema": None}
+    second = {
+        "epochs": 1,
+        "adapt": {"depth": None, "exits": {"collaboration": "concatenate"}},
+        "plan": {"name": "one-for-all"},
+        "learns": "classifiers",
+        "teacher": "frozen",
+    }
+    phased = Recipe.from_dict(recipe.to_dict() | exits | {"then": [second]})
+    result = engine.train(phased, out="phased", device="cpu", log=None)
+    torch.save(result.model.state_dict(), f"phased-model-rank{rank}.pt")
 
     loss = objective.label_loss
     calls = []
@@ -124,9 +137,14 @@ def test_two_processes_train_as_one_on_the_joined_batch(outputs: tuple[str, str]
         for name in row.keys() - {"images_per_s", "seconds"}:
             assert float(row[name]) == pytest.approx(float(expected_row[name]), rel=1e-4), name
 
-    one, other = tensors("free-model-rank0"), tensors("free-model-rank1")
-    for name in one:
-        assert torch.equal(one[name], other[name]), f"{name} differs between the processes"
+    for run in ("free", "phased"):
+        one, other = tensors(f"{run}-model-rank0"), tensors(f"{run}-model-rank1")
+        for name in one:
+            assert torch.equal(one[name], other[name]), f"{name} differs between the processes"
+    first = load(tmp_path / "phased" / "phase-1").state_dict()
+    assert {name for name in first if torch.equal(first[name], one[name])} == {
+        name for name in first if ".linear." not in name and not name.startswith("fc.")
+    }
 
     lines = outputs[0].splitlines()
     assert sum(line.startswith("epoch 2/2") for line in lines) == 2, "one process speaks for both"
