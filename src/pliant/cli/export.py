@@ -16,6 +16,8 @@ from pliant.cli.show import note
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from pliant.policy.confidence import ConfidencePolicy
+
 __all__ = ["export"]
 
 
@@ -24,6 +26,16 @@ def export(
     file: Annotated[Path, typer.Argument(help="What to write: a name that ends in .onnx or .pt2.")],
     subnet: Annotated[str | None, typer.Option(help="Such as TTFF; default: the super-net.")] = None,
     batch: Annotated[int | None, typer.Option(help="A fixed batch size; default: any.")] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file stops at the first answer that is sure enough: a policy, or the policies.json of a run."
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Which policy of several: that of the largest budget within so many GMACs an image."),
+    ] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels of a side; default: as trained.")] = None,
     recalibrate: Annotated[
         int,
@@ -39,7 +51,7 @@ def export(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
 ) -> None:
-    """Write one sub-network as a file and keep it only if its own runtime agrees with PyTorch."""
+    """Write one sub-network, or a policy, as a file and keep it only if its own runtime agrees with PyTorch."""
     import json as json_
 
     from pliant.export import export as write
@@ -48,13 +60,62 @@ def export(
         raise ValueError(
             f"--data {data}: only --recalibrate needs images; add it with their number, or leave --data out"
         )
+    if budget is not None and policy is None:
+        raise ValueError(f"--budget {budget:g}: it chooses among policies; add --policy with their file")
+    if policy and recalibrate:
+        raise ValueError("--recalibrate: not with --policy, which was found for the norm statistics of the run")
+    chosen, known = _chosen_policy(policy, budget) if policy else (None, {})
     network, info = load_run(run, model)
     batches, statistics = None, _Statistics()
     if recalibrate:
         batches, statistics = _taken_anew(run, network, subnet, recalibrate, data, info)
-    info = info | _measured(run, network, subnet, statistics)
-    written = write(network, file, subnet=subnet, batch=batch, image_size=image_size, recalibrate_on=batches, info=info)
+    info = info | (known if chosen else _measured(run, network, subnet, statistics))
+    written = write(
+        network,
+        file,
+        subnet=subnet,
+        batch=batch,
+        policy=chosen,
+        image_size=image_size,
+        recalibrate_on=batches,
+        info=info,
+    )
     print(json_.dumps(written.to_dict(), indent=2) if json else written)
+
+
+def _chosen_policy(path: Path, budget: float | None) -> tuple[ConfidencePolicy, dict[str, Any]]:
+    """Return a policy, and what is known of it: its own file holds one, that of `pliant measure` one a budget."""
+    from pliant.measure.policy_table import PolicyTable
+    from pliant.policy.confidence import ConfidencePolicy
+
+    if not _holds_several(path):
+        if budget is not None:
+            raise ValueError(f"--budget {budget:g}: {path} holds one policy; leave --budget out")
+        policy = ConfidencePolicy.load(path)
+        return policy, {} if policy.expected_cost is None else {"gmacs": policy.expected_cost}
+    table = PolicyTable.load(path)
+    known = {row["budget"]: (policy, row) for policy, row in zip(table.policies, table.rows, strict=True)}
+    budgets = ", ".join(f"{one:.4g}" for one in sorted(known))
+    if budget is None and len(known) != 1:
+        raise ValueError(f"{path} holds policies for budgets of {budgets} GMACs; choose one with --budget")
+    # As `pliant measure` prints them, budgets are rounded: one that was copied from there means itself.
+    within = [one for one in known if budget is None or one <= budget or f"{one:.4g}" == f"{budget:.4g}"]
+    if not within:
+        raise ValueError(f"--budget {budget:g}: {path} holds policies for budgets of {budgets} GMACs, none within")
+    return known[max(within)]
+
+
+def _holds_several(path: Path) -> bool:
+    """Whether a file is what `pliant measure --policy` writes, and not one policy."""
+    import json
+
+    from pliant.core.files import read_text
+
+    try:
+        document = json.loads(read_text(path, "policy"))
+    except json.JSONDecodeError:
+        return False  # whoever reads a policy says what is wrong
+    return isinstance(document, dict) and "policies" in document
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,12 +16,33 @@ from torch.export import ExportedProgram
 
 from pliant.export.verify import ExportError, first_line
 
-__all__ = ["OUTPUT", "read_onnx_metadata", "require_onnx", "run_onnx", "write_onnx"]
+if TYPE_CHECKING:
+    import onnx_ir
+    import onnxruntime
+
+__all__ = [
+    "EXIT",
+    "OUTPUT",
+    "open_onnx",
+    "read_onnx_metadata",
+    "require_onnx",
+    "run_onnx",
+    "runtime_name",
+    "threshold_name",
+    "write_onnx",
+]
 
 OUTPUT = "logits"
+EXIT = "exit"
+"""Where a file stops early: which sub-network answered."""
 
 # Metadata properties are texts. These stand as they are; all others are JSON.
 _TEXTS = ("pliant_version", "torch_version", "subnet", "model", "data")
+
+
+def threshold_name(number: int) -> str:
+    """Return the name under which a file that stops early stores the threshold of a sub-network, counted from 1."""
+    return f"threshold_{number}"
 
 
 def require_onnx() -> None:
@@ -39,10 +60,24 @@ def require_onnx() -> None:
             ) from None
 
 
-def write_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, Any]) -> None:
+def write_onnx(
+    program: ExportedProgram,
+    path: Path,
+    metadata: Mapping[str, Any],
+    *,
+    outputs: Sequence[str] = (OUTPUT,),
+    arrange: Callable[[onnx_ir.Model], None] | None = None,
+) -> None:
     """Write an `.onnx` file with its weights inside; `metadata` becomes its metadata properties.
 
     PyTorch's exporter folds batch norms into the convolutions before them.
+
+    Args:
+        program: one input, and outputs as `outputs` names them.
+        path: the file.
+        metadata: texts, numbers and lists.
+        outputs: names.
+        arrange: is given the graph and changes it, before it is written.
 
     Raises:
         ExportError: PyTorch's exporter cannot express the network in ONNX.
@@ -50,7 +85,9 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, Any]
     try:
         name = "tokens" if "tokens" in metadata else "images"
         with _quiet():
-            exported = torch.onnx.export(program, dynamo=True, verbose=False, input_names=[name], output_names=[OUTPUT])
+            exported = torch.onnx.export(
+                program, dynamo=True, verbose=False, input_names=[name], output_names=list(outputs)
+            )
     except Exception as error:
         raise ExportError(f"PyTorch cannot write this network as ONNX: {first_line(error)}") from error
     assert exported is not None
@@ -68,24 +105,51 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: Mapping[str, Any]
     for part in (model.graph, *model.graph, *values):
         # The exporter's notes for debugging make a small file much longer, and are nobody else's business.
         part.metadata_props.clear()
+    if arrange is not None:
+        arrange(model)
     exported.save(path, external_data=False)
 
 
-def run_onnx(path: Path) -> tuple[str, Callable[[Tensor], Tensor]]:
-    """Load an `.onnx` file; return the runtime's name and the function that runs the file."""
+def open_onnx(path: Path, replaced: Mapping[str, float] | None = None) -> onnxruntime.InferenceSession:
+    """Load an `.onnx` file; `replaced` are other values for single numbers that are stored in it, by their names.
+
+    Raises:
+        ExportError: the runtime does not take it.
+    """
+    import numpy
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    values = {
+        name: onnxruntime.OrtValue.ortvalue_from_numpy(numpy.array(value, dtype=numpy.float32))
+        for name, value in (replaced or {}).items()
+    }
+    for name, value in values.items():
+        options.add_initializer(name, value)
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ExportError(f"ONNX Runtime does not load the exported network: {first_line(error)}") from error
 
+
+def run_onnx(path: Path) -> tuple[str, Callable[[Tensor], Tensor]]:
+    """Load an `.onnx` file; return the runtime's name and the function that runs the file."""
+    session = open_onnx(path)
     (given,) = session.get_inputs()
 
     def run(example: Tensor) -> Tensor:
         (output,) = session.run([OUTPUT], {given.name: example.numpy()})
         return torch.from_numpy(output)
 
-    return f"ONNX Runtime {onnxruntime.__version__}", run
+    return runtime_name(), run
+
+
+def runtime_name() -> str:
+    """Return name and version of what runs `.onnx` files here."""
+    import onnxruntime
+
+    return f"ONNX Runtime {onnxruntime.__version__}"
 
 
 def read_onnx_metadata(path: Path) -> dict[str, Any]:

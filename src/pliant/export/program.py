@@ -22,13 +22,14 @@ __all__ = ["METADATA_FILE", "read_program_metadata", "run_program", "trace", "wr
 METADATA_FILE = "pliant.json"
 
 
-def trace(network: nn.Module, inputs: InputSpec, batch: int | None) -> ExportedProgram:
+def trace(network: nn.Module, inputs: InputSpec, batch: int | None, name: str = "") -> ExportedProgram:
     """Trace a network in eval mode on the CPU.
 
     Args:
         network: maps `[batch, *inputs.shape]` to one tensor.
         inputs: what it takes.
         batch: a fixed batch size; none = any.
+        name: what errors call the network; empty = as its class.
 
     Raises:
         ExportError: PyTorch cannot trace the network.
@@ -42,7 +43,7 @@ def trace(network: nn.Module, inputs: InputSpec, batch: int | None) -> ExportedP
         program = torch.export.export(network, (example,), dynamic_shapes=shapes, strict=ends_early)
     except Exception as error:
         hint = "" if batch else "; if it needs a fixed batch size, pass batch="
-        name = type(network).__name__
+        name = name or type(network).__name__
         raise ExportError(f"PyTorch cannot trace {name}: {first_line(error)}{hint}") from error
     for node in program.graph.nodes:
         # Traces quote the paths of whoever exported; they have no place in a file that is given away.

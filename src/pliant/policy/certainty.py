@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["MEASURES", "confidence_of", "max_softmax", "refuse_unknown_measure"]
+__all__ = ["MEASURES", "confidence_of", "max_softmax", "refuse_unknown_measure", "unchecked_confidence"]
 
 
 def max_softmax(logits: Tensor) -> Tensor:
@@ -68,6 +68,11 @@ def confidence_of(logits: Tensor, measure: str = "max_softmax", temperature: flo
     if not math.isfinite(logits.sum(dtype=torch.float32)) and not logits.isfinite().all():
         bad = int((~logits.isfinite()).any(dim=1).nonzero()[0])
         raise ValueError(f"the logits of input {bad} are not finite, so that nobody can say how sure they are")
+    return unchecked_confidence(logits, measure, temperature)
+
+
+def unchecked_confidence(logits: Tensor, measure: str, temperature: float) -> Tensor:
+    """Return what `confidence_of` does and refuse nothing, so that it can be traced: arithmetic alone, `[N]`."""
     logits = logits.to(torch.float32)
     # The same probabilities, and nothing leaves the range of numbers, however low the temperature.
     return MEASURES[measure]((logits - logits.amax(dim=1, keepdim=True)) / temperature)

@@ -1,0 +1,151 @@
+"""A file that answers by a policy: with the first sub-network that is sure enough, and nothing behind it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pliant.core.adaptive import AdaptiveModule, as_adaptive
+from pliant.core.fingerprint import fingerprint
+from pliant.core.inputs import InputSpec, input_spec, logits_of
+from pliant.core.subnet import SubNet
+from pliant.export.onnx import runtime_name, write_onnx
+from pliant.export.paths import Stop, check_stops
+from pliant.export.prepare import FORMATS, beside, describe, for_inference, size_of
+from pliant.export.program import trace
+from pliant.export.report import ExportReport
+from pliant.export.verify import ExportError, first_line
+from pliant.policy.certainty import unchecked_confidence
+from pliant.policy.confidence import ConfidencePolicy
+from pliant.policy.runner import passes_of
+
+__all__ = ["export_policy"]
+
+
+def export_policy(
+    model: nn.Module,
+    target: Path,
+    policy: ConfidencePolicy,
+    image_size: int | None,
+    batch: int | None,
+    tolerance: float,
+    info: Mapping[str, Any],
+) -> ExportReport:
+    """Write the file; the arguments are those of `pliant.export`.
+
+    Raises:
+        ExportError: another format than ONNX, another batch size than 1, or a path that differs from eager.
+        ValueError: a model without sub-networks or without one of the policy's, or another number of classes or other
+            weights than the policy was found for.
+    """
+    from pliant.export.nested import nest_
+
+    started = time.perf_counter()
+    _refuse_unfit(model, target, policy, batch)
+    adapted = for_inference(as_adaptive(model, "export"))
+    inputs = input_spec(adapted, size_of(model, image_size, info))
+    stops = _stops(policy)
+
+    def eager(example: Tensor, subnet: str) -> Tensor:
+        return logits_of(adapted(example, subnet=subnet))
+
+    _try(eager, inputs, stops[0].subnet)
+    program = trace(_Answers(adapted, stops, policy.measure), inputs, 1, type(model).__name__)
+    outputs = [f"{kind}_{stop.number}" for stop in stops for kind in ("logits", "confidence")][:-1]
+    metadata = describe(inputs, 1, info) | {"policy": policy.to_dict()}
+    numbers, thresholds = [stop.number for stop in stops], [stop.threshold for stop in stops[:-1]]
+    with beside(target) as written:
+        write_onnx(program, written, metadata, outputs=outputs, arrange=lambda graph: nest_(graph, numbers, thresholds))
+        try:
+            difference = check_stops(written, stops, eager, inputs, policy.measure, tolerance)
+        except ExportError as error:
+            raise ExportError(f"{target}: not written, because {error}") from error
+        size_mb = written.stat().st_size / 1e6
+    return ExportReport(
+        path=target,
+        format=FORMATS[target.suffix.lower()],
+        subnet=None,
+        role="policy",
+        subnets=tuple(stop.subnet for stop in stops),
+        recalibrated_on=None,
+        input_shape=inputs.shape,
+        batch=1,
+        size_mb=size_mb,
+        runtime=runtime_name(),
+        difference=difference,
+        tolerance=tolerance,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _refuse_unfit(model: nn.Module, target: Path, policy: ConfidencePolicy, batch: int | None) -> None:
+    if target.suffix.lower() != ".onnx":
+        raise ExportError(
+            f"{target}: a file with a policy has to be ONNX, because a PyTorch program does not express the "
+            "nested conditions; name it .onnx"
+        )
+    if batch not in (None, 1):
+        raise ExportError(
+            f"batch: got {batch}, but a file with a policy takes one input at a time, since a condition is one for a "
+            "batch; leave batch out"
+        )
+    adapted = as_adaptive(model, "export")
+    passes_of(adapted, policy.subnets)
+    policy.check(num_classes=adapted.anatomy.num_classes or None, fingerprint=fingerprint(model))
+
+
+def _stops(policy: ConfidencePolicy) -> list[Stop]:
+    """Return the sub-networks that can answer: not those where nobody leaves, nor those behind one where all do."""
+    temperatures = policy.temperatures or (1.0,) * len(policy.subnets)
+    stops = []
+    for number, subnet in enumerate(policy.subnets, start=1):
+        threshold = policy.thresholds[number - 1]
+        if threshold < math.inf:
+            stops.append(Stop(number, subnet, threshold, temperatures[number - 1]))
+        if threshold == -math.inf:
+            break
+    return stops
+
+
+def _try(eager: Any, inputs: InputSpec, subnet: str) -> None:
+    """Run the network once, to refuse inputs that it does not take."""
+    try:
+        with torch.no_grad():
+            eager(inputs.random(1, torch.Generator().manual_seed(0)), subnet)
+    except (RuntimeError, IndexError) as error:
+        raise ExportError(f"{subnet} does not take inputs of {inputs.shape}: {first_line(error)}") from error
+
+
+class _Answers(nn.Module):
+    """A model that returns what every stop says and how sure it is, of the last what it says alone."""
+
+    def __init__(self, model: AdaptiveModule, stops: Sequence[Stop], measure: str) -> None:
+        super().__init__()
+        self.model = model
+        self.stops = stops
+        self.measure = measure
+        self.passes = passes_of(model, [stop.subnet for stop in stops])
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Map one input to logits `[1, classes]` and confidence `[1]` in turn."""
+        answers = [logits for together in self.passes for logits in self._run(inputs, together)]
+        returned: list[Tensor] = []
+        for stop, logits in zip(self.stops, answers, strict=True):
+            returned += [logits, unchecked_confidence(logits, self.measure, stop.temperature)]
+        return tuple(returned[:-1])
+
+    def _run(self, inputs: Tensor, together: Sequence[SubNet]) -> list[Tensor]:
+        count = len(self.model.space.exit_stages)
+        if not count:
+            return [logits_of(self.model(inputs, subnet=together[0]))]
+        # To the network's own end, although nobody may ask for it: a pass that ends before leaves by an exception,
+        # which the tracer loses its place over. What nobody needs is left out of the file anyway.
+        exits = self.model(inputs, subnet=dataclasses.replace(together[-1], exit=count), exits=True)
+        return [exits[subnet.exit - 1] for subnet in together if subnet.exit is not None]

@@ -1,0 +1,113 @@
+"""What every export needs first: a frozen copy, a size of inputs, and what the file shall say about itself."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from pliant.core.inputs import InputSpec
+from pliant.create import usual_image_size
+from pliant.export.onnx import require_onnx
+from pliant.export.verify import ExportError
+
+__all__ = ["FORMATS", "beside", "describe", "for_inference", "positive", "refuse_ending", "refuse_unfit", "size_of"]
+
+FORMATS = {".onnx": "ONNX", ".pt2": "PyTorch program"}
+
+_DESCRIBED = ("model", "data", "class_names", "mean", "std", "gmacs", "params_m", "acc1")
+
+_Model = TypeVar("_Model", bound=nn.Module)
+
+
+def refuse_ending(target: Path) -> None:
+    """Refuse a file whose ending names no format.
+
+    Raises:
+        ExportError: says what is allowed.
+    """
+    if target.suffix.lower() not in FORMATS:
+        allowed = " or ".join(f"{ending} ({name})" for ending, name in FORMATS.items())
+        raise ExportError(f"{target}: unknown ending {target.suffix!r}; expected {allowed}")
+
+
+def refuse_unfit(target: Path, batch: int | None, tolerance: float) -> None:
+    """Refuse what no export can do.
+
+    Raises:
+        ExportError: no such format, a folder, a missing runtime, or numbers that make no sense.
+    """
+    refuse_ending(target)
+    if target.is_dir():
+        raise ExportError(f"{target}: is a folder; expected the name of a file")
+    if batch is not None:
+        positive("batch", batch)
+    if not tolerance > 0:
+        raise ExportError(f"tolerance: got {tolerance}, expected more than 0")
+    if target.suffix.lower() == ".onnx":
+        require_onnx()
+
+
+def positive(name: str, value: Any) -> int:
+    """Return a whole number of at least 1.
+
+    Raises:
+        ExportError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ExportError(f"{name}: got {value!r}, expected a whole number of at least 1")
+    return value
+
+
+def size_of(model: nn.Module, image_size: int | None, info: Mapping[str, Any]) -> int:
+    """Return height and width of the images, or the number of tokens: as asked, as trained, as usual.
+
+    Raises:
+        ExportError: nobody says it.
+    """
+    size = image_size or info.get("image_size") or usual_image_size(model)
+    if size is None:
+        name = type(model).__name__
+        raise ExportError(f"image_size: this {name} does not say its image size; pass image_size=")
+    return positive("image_size", size)
+
+
+def for_inference(model: _Model) -> _Model:
+    """Return a copy in eval mode, in float32 on the CPU."""
+    copied = copy.deepcopy(model).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
+    return copied.eval().requires_grad_(False)
+
+
+def describe(inputs: InputSpec, batch: int | None, info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file says about itself: versions, inputs, and what of `info` belongs into it."""
+    from pliant import __version__
+
+    metadata: dict[str, Any] = {"pliant_version": __version__, "torch_version": str(torch.__version__)}
+    if inputs.vocabulary:
+        metadata |= {"tokens": inputs.shape[0], "vocabulary": inputs.vocabulary}
+    else:
+        metadata |= {"image_size": inputs.shape[-1], "channels": inputs.shape[0]}
+    if batch is not None:
+        metadata["batch"] = batch
+    for key in _DESCRIBED:
+        if info.get(key) is not None:
+            value = info[key]
+            metadata[key] = list(value) if isinstance(value, tuple) else value
+    return metadata
+
+
+@contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """Give a place beside `target` for a file that takes its place at the end, unless an error comes before."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pliant-export-") as folder:
+        written = Path(folder) / target.name
+        yield written
+        os.replace(written, target)

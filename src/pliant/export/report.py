@@ -1,0 +1,65 @@
+"""`ExportReport`: what was written and how it was checked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ExportReport"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What was written and how it was checked.
+
+    Attributes:
+        path: the file.
+        format: `ONNX` or `PyTorch program`.
+        subnet: the sub-network as text; none where a network without sub-networks was given, or a policy.
+        role: `super-net`, `base-net`, `sub-network`, `network` or `policy`.
+        subnets: where a policy was given, those that the file answers with, in the order in which they are tried.
+        recalibrated_on: from how many training images its norm statistics were taken anew; none = they are those
+            of the model.
+        input_shape: `(channels, height, width)` of an image that the file takes, or `(tokens,)`.
+        batch: the fixed batch size; none = any.
+        size_mb: length of the file, 10^6 bytes.
+        runtime: name and version of what ran the file.
+        difference: largest difference from eager PyTorch, as `largest_difference` gives it; of all paths.
+        tolerance: what it was allowed to be.
+        seconds: for everything, the check included.
+    """
+
+    path: Path
+    format: str
+    subnet: str | None
+    role: str
+    subnets: tuple[str, ...] = ()
+    recalibrated_on: int | None
+    input_shape: tuple[int, ...]
+    batch: int | None
+    size_mb: float
+    runtime: str
+    difference: float
+    tolerance: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        plain = {"path": str(self.path), "input_shape": list(self.input_shape), "subnets": list(self.subnets)}
+        return {**asdict(self), **plain}
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.input_shape))
+        inputs = f"{shape} images" if len(self.input_shape) > 1 else f"texts of {shape} tokens"
+        what = self.role if self.subnet is None else f"{self.role} {self.subnet}"
+        if self.subnets:
+            what = f"the first sure answer of {', '.join(self.subnets)}"
+        batch = "any number of" if self.batch is None else f"batches of {self.batch}"
+        anew = f", norm statistics from {self.recalibrated_on} training images" if self.recalibrated_on else ""
+        every = " on every path" if self.subnets else ""
+        return (
+            f"{self.path}: {what} as {self.format}, {self.size_mb:.2f} MB, for {batch} "
+            f"{inputs}{anew}; {self.runtime} differs from eager PyTorch{every} by "
+            f"{self.difference:.1e} (allowed {self.tolerance:.0e})"
+        )
