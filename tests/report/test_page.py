@@ -8,6 +8,7 @@ from PIL import Image
 
 from pliant.report import page, report
 from pliant.report.theme import DARK, LIGHT
+from pliant.train.recipe import Phase, PlanChoice
 
 WRITE_PNG = page.write_png
 IMAGES = ("accuracy-over-macs", "accuracy-over-latency", "training")
@@ -194,6 +195,15 @@ def test_plain_training_has_unnamed_curves(folders):
     found = Page(report(folder))
     assert "FFF alone, from the labels" in found.text
     assert ">55.5 %</text>" in found.source and ">loss</text>" in found.source
+
+
+def test_a_training_of_two_phases_names_both(folders):
+    folder = folders.run()
+    folders.recipe(folder, then=(Phase(epochs=2, plan=PlanChoice(name="adn-sum")),))
+    text = Page(report(folder)).text
+    assert "3 epochs, batches of 128 images, then 2 epochs, batches of 128 images" in text
+    assert "plan adn, then plan adn-sum" in text and "Time of the last phase" in text
+    assert text.count("learning rate 0.1") == 1  # both are trained alike in that
 
 
 def test_other_quantities_find_a_column(folders):

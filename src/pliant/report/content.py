@@ -174,7 +174,7 @@ def _trained(table: Table, recipe: Recipe | None) -> frozenset[str] | None:
     if len({len(name) for name in names}) != 1 or any(set(name) - {"T", "F"} for name in names):
         return None
     space = SubNetSpace(tuple(int("T" in letters) for letters in zip(*names, strict=True)))
-    plan = recipe.plan.build(space)
+    plan = recipe.phases[-1].plan.build(space)
     return frozenset(term.student for term in plan.terms if term.weight > 0)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pliant.report.content import Run
 from pliant.report.scatter import Cost
+from pliant.train.recipe import Recipe
 
 __all__ = [
     "Column",
@@ -129,28 +130,42 @@ def trained_how(run: Run) -> Facts:
         start = "the library's pretrained weights" if recipe.model.pretrained else "random weights"
         facts.append(("Network", f"{recipe.model.name}, from {start}"))
         facts.append(("Data", recipe.data.source))
-        facts.append(("Length", f"{recipe.epochs} epochs, batches of {recipe.batch_size} images"))
-        if recipe.only or recipe.adapt is None:
-            facts.append(("Objective", f"{recipe.only or 'the network'} alone, from the labels"))
-        else:
-            facts.append(("Objective", f"plan {recipe.plan.name}"))
-        optimizer, schedule = recipe.optimizer, recipe.schedule
-        facts.append(
-            (
-                "Optimizer",
-                f"{optimizer.name}, learning rate {optimizer.lr:g} ({schedule.name.replace('_', ' ')}), "
-                f"weight decay {optimizer.weight_decay:g}",
-            )
-        )
+        facts += [(name, _in_phases(recipe, say)) for name, say in _OF_A_PHASE.items()]
         facts.append(("Precision", "float32" if recipe.precision == 32 else "bfloat16, mixed"))
         facts.append(("Seed", str(recipe.seed)))
     speeds = [row["images_per_s"] for row in run.epochs if "images_per_s" in row]
     seconds = sum(row.get("seconds", 0.0) for row in run.epochs)
+    # The curves and times in a run folder are those of its last phase.
+    of = " of the last phase" if recipe is not None and recipe.then else ""
     if speeds:
-        facts.append(("Speed", f"{median(speeds):,.0f} images/s"))
+        facts.append((f"Speed{of}", f"{median(speeds):,.0f} images/s"))
     if seconds:
-        facts.append(("Time", _duration(seconds)))
+        facts.append((f"Time{of}", _duration(seconds)))
     return facts
+
+
+def _in_phases(recipe: Recipe, say: Callable[[Recipe], str]) -> str:
+    """Say something of every phase of a training, once where all are alike."""
+    return ", then ".join(dict.fromkeys(map(say, recipe.phases)))
+
+
+def _length(recipe: Recipe) -> str:
+    return f"{recipe.epochs} epochs, batches of {recipe.batch_size} images"
+
+
+def _objective(recipe: Recipe) -> str:
+    if recipe.only or recipe.adapt is None:
+        return f"{recipe.only or 'the network'} alone, from the labels"
+    return f"plan {recipe.plan.name}" + (", classifiers alone" if recipe.learns == "classifiers" else "")
+
+
+def _optimizer(recipe: Recipe) -> str:
+    optimizer, schedule = recipe.optimizer, recipe.schedule
+    rate = f"learning rate {optimizer.lr:g} ({schedule.name.replace('_', ' ')})"
+    return f"{optimizer.name}, {rate}, weight decay {optimizer.weight_decay:g}"
+
+
+_OF_A_PHASE = {"Length": _length, "Objective": _objective, "Optimizer": _optimizer}
 
 
 def cost_column(cost: Cost) -> Column:
