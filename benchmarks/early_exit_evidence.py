@@ -8,8 +8,8 @@ The ablation of the IMTA paper with recipes/cifar10_msdnet_small.yaml, an MSDNet
 the whole network, with its losses added or with gradient equilibrium (`ge`, `all`); then the last layer of every
 classifier, learning from the labels alone, with inline collaboration (`isc`, `all`), with one-for-all distillation
 (`ofa`, `all`). All have the same epochs; the runs of one seed share the first phases. `cascade` trains nothing: it
-takes the skippable ResNet-20 that benchmarks/evidence.py trained for the study cifar10 with the plan adn-sum, and lets
-its depths answer one after the other.
+takes the skippable ResNet-20 that benchmarks/evidence.py trained as the run adn-sum-features of the study cifar10, and
+lets its depths answer one after the other.
 
 Each run is measured on test images: every exit alone (anytime prediction), and budgeted batches, whose thresholds come
 from validation images. Figures go to results/cifar10-msdnet/<run>-seed<k>.json; their means and spreads, beside
@@ -109,7 +109,7 @@ def run(name: str, seed: int, data: ImageData, place: Place) -> None:
         print(f"{result.relative_to(place.results.parent)} is there")
         return
     if name == CASCADE:
-        model = pliant.load(place.out / "cifar10" / f"adn-sum-seed{seed}")
+        model = pliant.load(place.out / "cifar10" / f"adn-sum-features-seed{seed}")
         write_result(result, {"run": name, "seed": seed, **figures(model, data, CASCADE_SUBNETS)})
         return
     techniques = RUNS[name]

@@ -58,7 +58,7 @@ ADAPTIVE = {
     "adn": PlanChoice(name="adn"),
     "adn-logits": PlanChoice(name="adn", options={"features": False}),
     "adn-sum": PlanChoice(name="adn-sum"),
-    "adn-sum-logits": PlanChoice(name="adn-sum", options={"features": False}),
+    "adn-sum-features": PlanChoice(name="adn-sum", options={"features": True}),
     "no-distillation": PlanChoice(name="no-distillation"),
     "adn-shared-norms": PlanChoice(name="adn"),
 }

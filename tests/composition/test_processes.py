@@ -168,4 +168,4 @@ def test_an_objective_of_a_wrapped_model_is_refused(make):
         ValueError, match=r"Sequential around an adapted model.*Sequential\(pliant\.Objective\(model\)\)"
     ):
         pliant.Objective(nn.Sequential(make("own")))
-    assert pliant.Objective(torch.compile(make("own"))).plan.name == "adn"
+    assert pliant.Objective(torch.compile(make("own"))).plan.name == "adn-sum"

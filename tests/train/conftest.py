@@ -45,7 +45,7 @@ def tiny_tree(source: str = "photos", **changes: Any) -> dict[str, Any]:
     return {
         "model": {"name": "pliant:resnet20"},
         "data": {"source": str(source), "val_fraction": 0.25, "augment": {"padding": 1}},
-        "plan": {"name": "adn-sum"},
+        "plan": {"name": "adn-sum", "features": True},
         "optimizer": {"lr": 0.05},
         "epochs": 2,
         "batch_size": 12,

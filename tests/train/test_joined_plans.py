@@ -97,7 +97,7 @@ def test_a_plain_network_teaches_what_the_largest_does():
         expected = expected + 0.9 * F.cross_entropy(own, y) + 0.1 * logit_divergence(own, teacher(x))
     torch.testing.assert_close(loss, expected)
     with pytest.raises(ValueError, match=r"ResNet without sub-networks, which can teach what FFF .*not 'TTT<-FFF/feat"):
-        pliant.Objective(make(pliant.Depth()), teacher=teacher)
+        pliant.Objective(depths := make(pliant.Depth()), build_plan("adn", depths.space), teacher=teacher)
 
 
 def test_a_teacher_of_other_sub_networks_is_refused():
@@ -106,7 +106,7 @@ def test_a_teacher_of_other_sub_networks_is_refused():
 
 
 def test_depth_and_exits_are_joined():
-    assert lines("adn-sum+exits", BOTH) == {
+    assert lines("adn-sum+exits", BOTH, features=True) == {
         "depth=FFF,exit=3<-labels": 1.0,
         "depth=TTT,exit=3<-depth=FFF,exit=3/logits": 1.0,
         "depth=TTT,exit=3<-depth=FFF,exit=3/features": 1.0,
@@ -119,7 +119,7 @@ def test_depth_and_exits_are_joined():
 
 def test_depth_and_exits_together_equal_the_written_formula_in_two_passes():
     model, (x, y) = make(pliant.Depth(), pliant.Exits()).train(), batch()
-    objective = pliant.Objective(model, build_plan("adn-sum+exits", model.space))
+    objective = pliant.Objective(model, build_plan("adn-sum+exits", model.space, features=True))
     passes = []
     handle = model.register_forward_pre_hook(
         lambda _module, _args, kwargs: passes.append(kwargs["subnet"]), with_kwargs=True

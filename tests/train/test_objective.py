@@ -47,7 +47,7 @@ def test_algorithm_1_is_the_written_formula(model, batch):
 
 def test_the_sum_is_twice_the_average_at_alpha_one_half(model, batch):
     average = pliant.Objective(model, build_plan("adn", model.space))(*batch)
-    total = pliant.Objective(model, build_plan("adn-sum", model.space))(*batch)
+    total = pliant.Objective(model, build_plan("adn-sum", model.space, features=True))(*batch)
     torch.testing.assert_close(total, 2 * average)
 
 
@@ -81,7 +81,7 @@ def test_more_classes_asked_for_than_there_are_means_all():
 
 
 def test_a_term_that_starts_late_costs_nothing_before(model, batch):
-    objective = pliant.Objective(model, build_plan("adn-sum", model.space, base_start=0.5))
+    objective = pliant.Objective(model, build_plan("adn-sum", model.space, features=True, base_start=0.5))
     objective(*batch)
     assert list(objective.terms) == ["FFF<-labels"]
     objective.progress = 0.5

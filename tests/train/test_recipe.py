@@ -130,6 +130,7 @@ def test_differences_name_the_fields_and_both_values(tiny: Tiny) -> None:
     other = tiny(ema={"decay": 0.9}, plan={"name": "adn", "alpha": 0.3}, optimizer={"lr": 0.05, "betas": [0.8, 0.9]})
     assert one.differences(other) == {
         "plan.name": ("adn-sum", "adn"),
+        "plan.features": (True, None),
         "plan.alpha": (None, 0.3),
         "optimizer.betas": ([0.9, 0.999], [0.8, 0.9]),
         "ema": (None, {"version": 1, "decay": 0.9, "every": 1, "rescale": False}),

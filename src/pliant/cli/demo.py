@@ -80,7 +80,7 @@ def demo_recipe(epochs: int) -> Recipe:
         model=Model(name="pliant:resnet20"),
         data=Data(source="digits", image_size=16),
         epochs=epochs,
-        plan=PlanChoice(name="adn-sum"),
+        plan=PlanChoice(name="adn-sum", options={"features": True}),
         batch_size=64,
         optimizer=Optimizer(name="sgd", lr=0.1, nesterov=True, weight_decay=5e-4),
         schedule=Schedule(name="one_cycle"),

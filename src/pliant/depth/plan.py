@@ -35,7 +35,7 @@ def adn_sum(
     *,
     temperature: float = 1.0,
     top_k: int | None = 500,
-    features: bool = True,
+    features: bool = False,
     feature_weight: float = 1.0,
     stages: int | None = None,
     base_start: float = 0.0,
@@ -43,7 +43,10 @@ def adn_sum(
     """Algorithm 1 with the losses added, not averaged.
 
     Halving both losses halves the effective learning rate against training each network alone; the sum
-    leaves it as it was. `base_start` lets the base-net begin after that fraction of the training.
+    leaves it as it was. `features` adds the term on stage outputs, as the authors' code does for ResNets: it
+    keeps sub-networks that were not trained close without new norm statistics. Where stages do not end in a
+    ReLU, as in MobileNetV2 and Swin, the term outweighs all others and the network learns less, or nothing.
+    `base_start` lets the base-net begin after that fraction of the training.
     """
     return (
         Term(student="largest"),
@@ -93,4 +96,4 @@ PLANS: dict[str, Callable[..., tuple[Term, ...]]] = {
     "adn-sum": adn_sum,
     "no-distillation": no_distillation,
 }
-DEFAULT_PLAN = "adn"
+DEFAULT_PLAN = "adn-sum"
