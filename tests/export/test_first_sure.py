@@ -39,7 +39,8 @@ def with_statistics(model: nn.Module) -> nn.Module:
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
-        elif isinstance(module, nn.Linear):
+        # Classifiers alone: such weights within a transformer make it chaotic, so that float32 itself is off by 0.03.
+        elif isinstance(module, nn.Linear) and module.out_features == 5:
             nn.init.normal_(module.weight, std=0.5)
     return model.eval()
 
