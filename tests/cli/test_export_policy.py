@@ -10,9 +10,9 @@ import pytest
 
 import pliant
 from pliant.checkpoint import load, read_info, save
+from pliant.core.fingerprint import fingerprint
 from pliant.depth.config import Depth
 from pliant.export import read_metadata
-from pliant.measure.fingerprint import fingerprint
 from pliant.measure.policy_table import PolicyTable
 from pliant.policy.confidence import ConfidencePolicy
 

@@ -8,7 +8,7 @@ import pytest
 import pliant
 from pliant.checkpoint import load, read_info, save
 from pliant.cli.measure import Confidence
-from pliant.measure.fingerprint import fingerprint
+from pliant.core.fingerprint import fingerprint
 from pliant.measure.policy_table import PolicyTable
 from pliant.policy.certainty import MEASURES
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import pliant
+from pliant.core.fingerprint import fingerprint
 from pliant.depth.config import Depth
 from pliant.exits.config import Exits
 from pliant.export import ExportError, export, first_sure, read_metadata
-from pliant.measure.fingerprint import fingerprint
 from pliant.models.msdnet import MSDNet
 from pliant.models.resnet import CifarResNet
 from pliant.policy.certainty import confidence_of

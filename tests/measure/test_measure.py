@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import pliant
+from pliant.core.fingerprint import fingerprint
 from pliant.measure.describe import describe
-from pliant.measure.fingerprint import fingerprint
 from pliant.measure.run import measure
 
 QUICK = {"rounds": 2, "warmup": 1}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pliant
-from pliant.measure.fingerprint import fingerprint
+from pliant.core.fingerprint import fingerprint
 from pliant.measure.macs import count_gmacs, count_macs
 from pliant.measure.policies import cumulative_gmacs, find_policies, measure_policies, usual_subnets
 from pliant.measure.policy_table import PolicyTable

@@ -148,7 +148,7 @@ def _taken_anew(
 def _measured(run: Path, model: nn.Module, subnet: str | None, statistics: _Statistics) -> dict[str, Any]:
     """Return the row of the table of this very network, if it was measured; the file then carries it."""
     from pliant.core.adaptive import AdaptiveModule
-    from pliant.measure.fingerprint import fingerprint
+    from pliant.core.fingerprint import fingerprint
     from pliant.measure.table import Table
     from pliant.recalibrate import why_not
 

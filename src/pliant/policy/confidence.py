@@ -130,7 +130,7 @@ class ConfidencePolicy(Config):
         Args:
             exits: how many sub-networks there are; none = do not ask.
             num_classes: likewise.
-            fingerprint: of the network, as `pliant.measure.fingerprint` gives it; likewise.
+            fingerprint: of the network, as `pliant.core.fingerprint` gives it; likewise.
 
         Raises:
             ValueError: says what it was made for and what was given.
