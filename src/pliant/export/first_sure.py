@@ -88,8 +88,8 @@ def export_policy(
 def _refuse_unfit(model: nn.Module, target: Path, policy: ConfidencePolicy, batch: int | None) -> None:
     if target.suffix.lower() != ".onnx":
         raise ExportError(
-            f"{target}: a file with a policy has to be ONNX, because as a PyTorch program it takes longer than "
-            "the network run to its end; name it .onnx"
+            f"{target}: a file with a policy has to be ONNX, because as a PyTorch program it can take longer "
+            "than the network run to its end; name it .onnx"
         )
     if batch not in (None, 1):
         raise ExportError(
