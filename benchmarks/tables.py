@@ -3,7 +3,8 @@
     python benchmarks/tables.py
 
 A page says where a table goes with a pair of comments that name the file in results/: `<!-- results: cifar10 -->` and
-`<!-- end of results -->`. What was not measured is said to be missing.
+`<!-- end of results -->`. Of a study it can name the trainings to show: `<!-- results: cifar10, super base adn -->`.
+What was not measured is said to be missing.
 """
 
 from __future__ import annotations
@@ -17,20 +18,28 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 PLAIN, RECALIBRATED = "test_acc1", "test_acc1_recalibrated"
-MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- results: ([\w-]+)(?:, ([\w -]+?))? -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
 def page(text: str, results: Path = ROOT / "results") -> str:
     """Return the text of a page with its tables made anew."""
-    return MARKED.sub(lambda found: f"{found[1]}{tables(results / f'{found[2]}.json')}\n{found[3]}", text)
+
+    def made(found: re.Match[str]) -> str:
+        wanted = found[3].split() if found[3] else None
+        return f"{found[1]}{tables(results / f'{found[2]}.json', wanted)}\n{found[4]}"
+
+    return MARKED.sub(made, text)
 
 
-def tables(path: Path) -> str:
+def tables(path: Path, wanted: Sequence[str] | None = None) -> str:
     if not path.exists():
         return f"`results/{path.name}` is not there: not measured yet."
     document = json.loads(path.read_text(encoding="utf-8"))
     if "runs" in document:
-        parts = [study(document["runs"], document.get("recipe"))]
+        runs = {name: run for name, run in document["runs"].items() if wanted is None or name in wanted}
+        parts = [study(runs, document.get("recipe"))]
+    elif "exits" in document:
+        parts = list(exits(document["exits"], document["recipe"]))
     elif "structure" in document:
         parts = [structure(document["structure"])]
     else:
@@ -84,6 +93,37 @@ def accuracy(row: Mapping[str, float], figure: str = PLAIN) -> str:
         return "-"
     spread = f" ± {row[f'{figure}_std']:.2f}" if f"{figure}_std" in row else ""
     return f"{row[figure]:.2f}{spread}"
+
+
+def exits(runs: Mapping[str, Any], recipe: str) -> Iterable[str]:
+    """Accuracy of every exit alone, one line a training; then one line a budget, with what it really cost in brackets."""
+    names = list(dict.fromkeys(row["subnet"] for run in runs.values() for row in run["anytime"]))
+    lines = []
+    for name, run in runs.items():
+        found = {row["subnet"]: spread(row) for row in run["anytime"]}
+        lines.append([f"`{name}`", *(found.get(exit_, "-") for exit_ in names)])
+    yield markdown(["", *names], lines)
+    yield "Test accuracy in %, mean ± standard deviation over seeds, if one classifier answers all images."
+    rows = zip(*(run["budgeted"] for run in runs.values()), strict=True)
+    lines = [
+        [str(number), *(f"{spread(row)} ({row['gmacs'] * 1e3:.1f})" for row in same)]
+        for number, same in enumerate(rows, start=1)
+    ]
+    yield markdown(["budget", *(f"`{name}`" for name in runs)], lines)
+    how = "; ".join(
+        f"`{name}`: seeds {', '.join(map(str, run['seeds']))}"
+        + (f", {' + '.join(map(str, run['epochs']))} epochs" if run["epochs"] else "")
+        for name, run in runs.items()
+    )
+    yield (
+        "Budgeted batches: test accuracy in %, and in brackets the average computation of a test image in 10⁶ "
+        f"multiply-accumulates. Thresholds come from validation images. (`{recipe}`; {how})"
+    )
+
+
+def spread(row: Mapping[str, float]) -> str:
+    """The accuracy of a row, with its standard deviation if there is one."""
+    return f"{row['acc1']:.2f}" + (f" ± {row['acc1_std']:.2f}" if "acc1_std" in row else "")
 
 
 def structure(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -77,6 +77,28 @@ def test_accuracies_with_norm_statistics_taken_anew_stand_beside_the_plain_ones(
     assert "ecalibrate" not in script.page("<!-- results: some -->\n<!-- end of results -->", tmp_path)
 
 
+def test_a_page_can_name_the_trainings_to_show(script, tmp_path) -> None:
+    run = {"seeds": [0], "epochs": 1, "subnets": {"TT": {"gmacs": 0.1, "test_acc1": 80.0}, "FF": {"gmacs": 0.2}}}
+    write(tmp_path, "some.json", {"study": "some", "runs": {"adn": run, "adn-sum": run, "no": run}})
+    text = script.page("<!-- results: some, adn-sum no -->\n<!-- end of results -->", tmp_path)
+    assert "| sub-network | GMACs | `adn-sum` | `no` |" in text
+    assert text.startswith("<!-- results: some, adn-sum no -->\n")
+
+
+def test_early_exits_have_a_line_a_training_and_a_line_a_budget(script, tmp_path) -> None:
+    def run(accuracy: float, epochs: list[int]) -> dict:
+        anytime = [{"subnet": "exit=1", "gmacs": 0.01, "acc1": accuracy, "acc1_std": 0.5}]
+        return {"seeds": [0, 1], "epochs": epochs, "anytime": anytime, "budgeted": [{"gmacs": 0.012, "acc1": accuracy}]}
+
+    write(
+        tmp_path, "some.json", {"recipe": "recipes/some.yaml", "exits": {"none": run(70, [3, 1]), "all": run(72, [])}}
+    )
+    text = script.page("<!-- results: some -->\n<!-- end of results -->", tmp_path)
+    assert "| `none` | 70.00 ± 0.50 |" in text
+    assert "| budget | `none` | `all` |" in text and "| 1 | 70.00 (12.0) | 72.00 (12.0) |" in text
+    assert "`none`: seeds 0, 1, 3 + 1 epochs; `all`: seeds 0, 1)" in text
+
+
 def test_runs_of_unequal_length_say_how_long_each_was(script, tmp_path) -> None:
     rows = {"TT": {"gmacs": 0.02, "test_acc1": 50.0}, "FF": {"gmacs": 0.04, "test_acc1": 90.0}}
     runs = {name: {"seeds": [0], "epochs": epochs, "subnets": rows} for name, epochs in (("before", 20), ("after", 4))}
