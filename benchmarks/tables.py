@@ -96,7 +96,7 @@ def accuracy(row: Mapping[str, float], figure: str = PLAIN) -> str:
 
 
 def exits(runs: Mapping[str, Any], recipe: str) -> Iterable[str]:
-    """Accuracy of every exit alone, one line a training; then one line a budget, with what it really cost in brackets."""
+    """Accuracy of every exit alone, one line a training; then one line a budget, what it really cost in brackets."""
     names = list(dict.fromkeys(row["subnet"] for run in runs.values() for row in run["anytime"]))
     lines = []
     for name, run in runs.items():
