@@ -4,8 +4,8 @@
 
 The networks are those of the contracts (tests/contract/families.py), small and with random weights. Every try runs in
 a process of its own with a time limit, and is written to results/support.json as soon as it is done: an interrupted
-run goes on where it was. A try that was made with other versions of the libraries is made anew, with --again each.
---page only writes the page.
+run goes on where it was. A try that was made with other versions of the libraries is made anew, with --again each that is
+asked for. --page only writes the page.
 """
 
 from __future__ import annotations
@@ -193,8 +193,8 @@ def attempt(name: str, key: str, limit_s: float) -> dict[str, Any]:
     return outcome | {"seconds": round(time.perf_counter() - started, 1)}
 
 
-def read_results(again: bool) -> dict[str, dict[str, dict[str, Any]]]:
-    if again or not RESULTS.exists():
+def read_results() -> dict[str, dict[str, dict[str, Any]]]:
+    if not RESULTS.exists():
         return {}
     document = json.loads(RESULTS.read_text(encoding="utf-8"))
     return document["tries"] if document["provenance"]["versions"] == provenance()["versions"] else {}
@@ -264,13 +264,13 @@ def main() -> None:
         torch.set_num_threads(1)  # before anything is computed: a forked process has no threads but its own
         for library in IMPORTED_ONCE:
             importlib.import_module(library)
-        tries = read_results(arguments.again)
+        tries = read_results()
         now = {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "commit": provenance()["commit"][:9]}
         for family in FAMILIES:
             if not any(part in family.name for part in arguments.names):
                 continue
             for key in arguments.tries:
-                if key in tries.get(family.name, {}):
+                if key in tries.get(family.name, {}) and not arguments.again:
                     continue
                 outcome = attempt(family.name, key, arguments.limit_s)
                 tries.setdefault(family.name, {})[key] = outcome | now

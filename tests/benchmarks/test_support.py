@@ -74,5 +74,17 @@ def test_the_page_numbers_its_notes_once(support) -> None:
 
 def test_the_page_is_that_of_the_results(support) -> None:
     document = json.loads(support.RESULTS.read_text(encoding="utf-8"))
-    assert set(document["tries"]) <= {family.name for family in support.FAMILIES}
+    assert set(document["tries"]) == {family.name for family in support.FAMILIES}
+    assert all(set(tries) == set(support.TRIES) for tries in document["tries"].values())
     assert support.PAGE.read_text(encoding="utf-8") == support.page(document), "run python benchmarks/support.py --page"
+
+
+def test_trying_a_part_again_keeps_the_rest(support, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(support, "RESULTS", tmp_path / "support.json")
+    monkeypatch.setattr(support, "PAGE", tmp_path / "support.md")
+    monkeypatch.setattr(support, "attempt", lambda name, key, limit_s: {"works": True, "note": key, "seconds": 1.0})
+    for arguments in (["--names", "resnet18", "--tries", "adapt", "onnx"], ["--tries", "adapt", "--again"]):
+        monkeypatch.setattr(sys, "argv", [str(BENCHMARKS / "support.py"), *arguments])
+        support.main()
+    tries = json.loads(support.RESULTS.read_text(encoding="utf-8"))["tries"]
+    assert set(tries["torchvision:resnet18"]) == {"adapt", "onnx"}
