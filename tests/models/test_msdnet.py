@@ -56,40 +56,90 @@ def runs_of(modules: Iterable[nn.Module]) -> Counter[nn.Module]:
     return ran
 
 
+def by_layer(model: MSDNet) -> dict[tuple[int, int], nn.Module]:
+    """The parts by layer and scale, as the papers draw them: the coarsest scale of diagonal l is in layer l."""
+    coarsest = len(model.stem) - 1
+    diagonals = [diagonal for step in model.steps for diagonal in step.diagonals]
+    named = [
+        (number, int(name.removeprefix("scale")), part)
+        for number, diagonal in enumerate(diagonals, start=1)
+        for name, part in diagonal.items()
+    ]
+    return {(number - (coarsest - scale), scale): part for number, scale, part in named}
+
+
+def layer_by_layer(model: MSDNet, x: Tensor) -> list[list[Tensor | None]]:
+    """All scales behind the stem and each layer, computed one layer after the other."""
+    parts = by_layer(model)
+    layers: list[list[Tensor | None]] = [list(model.stem(x))]
+    for number in range(1, max(layer for layer, _ in parts) + 1):
+        scales = layers[-1]
+        finer = [None, *scales]
+        layers.append(
+            [
+                parts[number, scale](x, finer[scale]) if (number, scale) in parts else None
+                for scale, x in enumerate(scales)
+            ]
+        )
+    return layers
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_exits_answer_as_if_all_scales_of_a_layer_ran_before_the_next_layer(setting):
+    model = make(setting)
+    x = images(model)
+    layers = layer_by_layer(model, x)
+    last = 0
+    for step, logits in zip(model.steps, all_exits(model, x), strict=True):
+        last += len(step.diagonals)
+        assert torch.equal(step.exit([layers[last][-1]]), logits)
+
+
 def test_every_scale_leaves_once_after_equal_shares_of_the_layers():
     model = pliant.create_model("pliant:msdnet_cifar100_k7").eval()
-    scales, counts = model.stem(torch.randn(1, 3, 32, 32)), []
+    parts = by_layer(model)
+    last = [max(layer for layer, scale in parts if scale == number) for number in range(3)]
+    assert last == [10, 20, 28]
+    scales = model.stem(torch.randn(1, 3, 32, 32))
     for step in model.steps:
-        for layer in step.layers:
-            scales = layer(scales)
-            counts.append(len(scales))
-            assert [x.shape[-1] for x in scales] == [32, 16, 8][-len(scales) :]
-    assert counts == [3] * 10 + [2] * 10 + [1] * 8
+        scales = step(scales)
+        assert [x.shape[-1] for x in scales] == [32, 16, 8][-len(scales) :]
+    assert len(scales) == 1
 
 
 def test_a_transition_keeps_half_of_the_channels():
     model = pliant.create_model("pliant:msdnet_cifar100_k5").eval()  # 15 layers: scales leave at the 6th and the 11th
-    scales, channels = model.stem(torch.randn(1, 3, 32, 32)), []
-    for step in model.steps:
-        scales = step(scales)
-        channels.append([x.shape[1] for x in scales])
-    base = [16 + 6, 16 + 3 * 6, (16 + 6 * 6) // 2, ((16 + 6 * 6) // 2 + 4 * 6)]
-    assert channels[:3] == [[b, 2 * b, 4 * b][-n:] for b, n in zip(base, (3, 3, 2), strict=False)]
-    assert channels[3] == [2 * base[3], 4 * base[3]]
-    assert channels[4] == [4 * ((base[3] + 6) // 2 + 4 * 6)]
+    layers = layer_by_layer(model, torch.randn(1, 3, 32, 32))
+    reduced = (16 + 6 * 6) // 2
+    base = {1: 16 + 6, 5: 16 + 5 * 6, 6: reduced, 10: reduced + 4 * 6, 11: (reduced + 5 * 6) // 2}
+    finest = {1: 0, 5: 0, 6: 1, 10: 1, 11: 2}
+    for layer, channels in base.items():
+        sizes = [None if x is None else x.shape[1] for x in layers[layer]]
+        assert sizes == [None] * finest[layer] + [channels * factor for factor in (1, 2, 4)][finest[layer] :]
 
 
 def test_a_layer_keeps_its_input_and_adds_features_of_the_finer_scale_then_of_its_own():
     model = make("lin_grow")
-    before = model.stem(images(model))
-    after = model.steps[0](before)
-    layer = model.steps[0].layers[0]
+    before, after = layer_by_layer(model, images(model))[:2]
     for number, (x, y) in enumerate(zip(before, after, strict=True)):
+        assert x is not None and y is not None
         assert torch.equal(y[:, : x.shape[1]], x)
         assert y.shape[1] == x.shape[1] * 6 // 4  # 4 base channels, 2 new ones
-        scale = layer[f"scale{number}"]
+        scale = by_layer(model)[1, number]
         new = [scale.down(before[number - 1])] if number else []
         assert torch.equal(y[:, x.shape[1] :], torch.cat([*new, scale.same(x)], dim=1))
+
+
+@pytest.mark.parametrize("setting", [name for name in SETTINGS if name != "one layer"])
+def test_a_pass_that_ends_at_an_exit_runs_nothing_that_the_exit_does_not_need(setting):
+    model = make(setting)
+    convolutions = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    needed = [set(dict(model.truncated(number).named_modules())) for number in range(1, len(model.steps) + 1)]
+    adapted = pliant.adapt_(model, pliant.Exits())
+    for number, names in enumerate(needed, start=1):
+        ran = runs_of(convolutions.values())
+        adapted(images(model), subnet=f"exit={number}")
+        assert set(ran) == {module for name, module in convolutions.items() if name in names}
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
@@ -161,9 +211,9 @@ def test_names_of_tensors_stay():
     assert {
         "stem.scale0.conv.weight",
         "stem.scale2.norm.running_mean",
-        "steps.0.layers.0.scale0.same.squeeze.conv.weight",
-        "steps.1.layers.1.scale2.down.grow.norm.weight",
-        "steps.2.layers.1.scale1.reduce.conv.weight",
+        "steps.1.diagonals.1.scale0.same.squeeze.conv.weight",
+        "steps.1.diagonals.1.scale2.down.grow.norm.weight",
+        "steps.2.diagonals.2.scale1.reduce.conv.weight",
         "steps.0.exit.convs.1.conv.weight",
         "steps.3.exit.linear.bias",
     } <= names

@@ -27,7 +27,7 @@ def near(figures: list[float]) -> list[float]:
 def test_the_cifar_networks_have_the_depths_of_the_paper(data, exits, layers):
     model = create(f"msdnet_{data}_k{exits}")
     assert len(model.steps) == exits
-    assert sum(len(step.layers) for step in model.steps) == layers
+    assert sum(len(step.diagonals) for step in model.steps) == layers
 
 
 def test_seven_exits_cost_what_table_1_prints():
@@ -92,8 +92,8 @@ def test_a_network_that_ends_at_an_exit_costs_less_than_the_paper_counts():
 
 def test_the_first_exit_alone_costs_what_its_convolutions_do():
     model = MSDNet(2, num_classes=10).truncated(1)
-    # Two layers would read finer scales; of the one before this exit only the coarsest scale is left.
-    assert [tuple(layer) for layer in model.steps[0].layers] == [("scale2",)]
+    # Two layers would read finer scales; of the one before this exit only the coarsest scale runs.
+    assert [tuple(diagonal) for diagonal in model.steps[0].diagonals] == [("scale2",)]
     stem = 32**2 * 16 * 27 + 16**2 * 32 * 16 * 9 + 8**2 * 64 * 32 * 9
     down = 16**2 * 24 * 32 + 8**2 * 12 * 24 * 9  # from scale 1: bottleneck of 2 * 12 channels, then stride 2
     same = 8**2 * 48 * 64 + 8**2 * 12 * 48 * 9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -42,29 +43,43 @@ def paper_counts(model: MSDNet, image_size: int) -> list[tuple[float, float]]:
     tensors = [*model.parameters(), *model.buffers()]
     network = copy.deepcopy(model, {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors}).eval()
     image = input_spec(network, image_size).empty(1, device="meta", dtype=tensors[0].dtype)
-    counts = []
-    parameters = _parameters(network.stem)
     with torch.no_grad(), _counting(network) as operations:
         scales = network.stem(image)
         for step in steps_of(network):
             scales = step(scales)
             step.exit(scales)
-            parameters += _parameters(step)
-            counts.append((sum(operations) / 1e9, parameters / 1e6))
+    counts = []
+    for parts in _up_to_each_exit(network):
+        modules = {module for part in parts for module in part.modules()}
+        parameters = sum(tensor.numel() for part in parts for tensor in part.parameters())
+        counts.append((sum(operations[module] for module in modules) / 1e9, parameters / 1e6))
     return counts
 
 
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _up_to_each_exit(network: MSDNet) -> Iterator[list[nn.Module]]:
+    """Yield for each exit all that lies before it in the papers' figures, its classifier included."""
+    diagonals = [part for step in steps_of(network) for part in step.diagonals]
+    coarsest = len(network.stem) - 1
+    exits, layers = [], 0
+    for step in steps_of(network):
+        exits.append(step.exit)
+        layers += len(step.diagonals)
+        before = [
+            part
+            for number, parts in enumerate(diagonals, start=1)
+            for scale, part in enumerate(parts.children(), start=coarsest + 1 - len(parts))
+            if number - (coarsest - scale) <= layers
+        ]
+        yield [network.stem, *before, *exits]
 
 
 @contextmanager
-def _counting(network: nn.Module) -> Iterator[list[int]]:
-    """Yield a list to which every layer that runs in this block adds its operations."""
-    operations: list[int] = []
+def _counting(network: nn.Module) -> Iterator[Counter[nn.Module]]:
+    """Yield how many operations each layer has done that ran in this block."""
+    operations = Counter[nn.Module]()
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        operations.append(_operations(module, inputs[0], output))
+        operations[module] += _operations(module, inputs[0], output)
 
     handles = [module.register_forward_hook(count) for module in network.modules() if not list(module.children())]
     try:

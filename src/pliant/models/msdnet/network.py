@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self, cast
 
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 
 from pliant.core.anatomy import Anatomy, Block, Stage
 from pliant.core.surgery import shared_copy
-from pliant.models.msdnet.parts import Classifier, ConvNormReLU, Layer, NewFeatures, Scale, Stem, Step
-from pliant.models.msdnet.schedule import finest_scales, finest_scales_needed, step_lengths
+from pliant.models.msdnet.parts import Classifier, ConvNormReLU, Diagonal, NewFeatures, Scale, Stem, Step
+from pliant.models.msdnet.schedule import diagonal, finest_scales, step_lengths
 
 __all__ = ["MSDNet", "steps_of"]
 
@@ -19,7 +20,8 @@ class MSDNet(nn.Module):
     """A network with a classifier behind every step. As a plain network it answers with the last one.
 
     Every scale of a layer joins its input to new features from itself and from the next finer scale. After equal
-    shares of the layers the finest scale leaves, and the others are reduced to fewer channels.
+    shares of the layers the finest scale leaves, and the others are reduced to fewer channels. Layers run along
+    diagonals (`schedule.diagonal`), so that an exit is reached without anything that only later ones depend on.
 
     The channels of a scale are a base number, which begins with `channels` and grows by `growth` a layer, times the
     scale's entry in `widening`.
@@ -42,7 +44,7 @@ class MSDNet(nn.Module):
 
     Attributes:
         stem: image to scales.
-        steps: the layers between two exits, each with its classifier, `exit`.
+        steps: for each exit what it depends on and no earlier one does, with its classifier, `exit`.
         image_size: height and width in pixels of the images the network is for.
 
     Raises:
@@ -74,14 +76,17 @@ class MSDNet(nn.Module):
         self.image_size = 224 if large_images else 32
         self.stem = Stem(in_channels, [channels * factor for factor in widening], large_images=large_images)
         factors = bottleneck or (None,) * len(widening)
-        layers = _layers(sum(lengths), channels, growth, widening, factors, reduction)
+        finest = finest_scales(sum(lengths), len(widening))
+        layers = list(_layers(finest, channels, growth, widening, factors, reduction))
         self.steps = nn.ModuleList()
+        done = 0
         for length in lengths:
-            made = [next(layers) for _ in range(length)]
-            width = made[-1][1] * widening[-1]
+            numbers = range(done + 1, done + length + 1)
+            diagonals = [_diagonal(diagonal(number, finest, len(widening)), layers) for number in numbers]
+            done += length
+            width = layers[done - 1].channels * widening[-1]
             classifier = Classifier(width, width if large_images else self.exit_channels, num_classes)
-            self.steps.append(Step([layer for layer, _ in made], classifier, width))
-        _drop_unread_(self)
+            self.steps.append(Step(diagonals, classifier, width))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -96,8 +101,8 @@ class MSDNet(nn.Module):
     def truncated(self, number: int) -> Self:
         """Return the network up to exit `number`, counted from 1.
 
-        It is a network of this class, and its tensors are this one's. Layers behind that exit, the classifiers before
-        it, and the scales that it does not depend on are left out.
+        It is a network of this class, and its tensors are this one's. The steps behind that exit and the classifiers
+        before it are left out.
 
         Raises:
             ValueError: there is no such exit.
@@ -110,7 +115,6 @@ class MSDNet(nn.Module):
         for step in steps_of(shorter)[:-1]:
             if step.has_exit:
                 del step.exit
-        _drop_unread_(shorter)
         return shorter
 
     def anatomy(self) -> Anatomy:
@@ -153,19 +157,27 @@ def _check(
         raise ValueError(f"MSDNet: got reduction={reduction}, expected a share above 0 and up to 1")
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """One layer as in the papers: all its scales by number, and the base number of channels behind it."""
+
+    scales: dict[int, Scale]
+    channels: int
+
+
 def _layers(
-    count: int,
+    finest_scales: Sequence[int],
     channels: int,
     growth: int,
     widening: Sequence[int],
     bottleneck: Sequence[int | None],
     reduction: float,
-) -> Iterator[tuple[Layer, int]]:
-    """Yield layer after layer, with the base number of channels behind each."""
-    for before, finest in pairwise([0, *finest_scales(count, len(widening))]):
+) -> Iterator[_Layer]:
+    for before, finest in pairwise([0, *finest_scales]):
         wider = channels + growth
-        kept = math.floor(reduction * wider) if finest > before else wider
-        layer = Layer()
+        is_transition = finest > before
+        kept = math.floor(reduction * wider) if is_transition else wider
+        scales = {}
         for scale in range(finest, len(widening)):
             down = None
             new = growth * widening[scale]
@@ -175,15 +187,15 @@ def _layers(
                 down = NewFeatures(inputs, new, stride=2, bottleneck=squeeze)
             same = NewFeatures(channels * widening[scale], new, bottleneck=bottleneck[scale])
             factor = widening[scale]
-            reduce = ConvNormReLU(wider * factor, kept * factor, kernel=1) if finest > before else None
-            layer[f"scale{scale}"] = Scale(down, same, reduce)
+            reduce = ConvNormReLU(wider * factor, kept * factor, kernel=1) if is_transition else None
+            scales[scale] = Scale(down, same, reduce)
         channels = kept
-        yield layer, channels
+        yield _Layer(scales, channels)
 
 
-def _drop_unread_(network: MSDNet) -> None:
-    """Leave out the scales of the last layers that the last exit does not depend on, in place."""
-    layers = [layer for step in steps_of(network) for layer in step.layers if isinstance(layer, Layer)]
-    needed = finest_scales_needed([layer.finest for layer in layers], len(network.stem))
-    for layer, finest in zip(layers, needed, strict=True):
-        layer.drop_finer_than(finest)
+def _diagonal(pairs: Sequence[tuple[int, int]], layers: Sequence[_Layer]) -> Diagonal:
+    """Put together the layers of all scales that run one after the other, see `schedule.diagonal`."""
+    finest, its_layer = pairs[0]
+    leaves = its_layer < len(layers) and finest not in layers[its_layer].scales
+    named = {f"scale{scale}": layers[layer - 1].scales[scale] for scale, layer in pairs}
+    return Diagonal(named, finest_leaves=leaves)

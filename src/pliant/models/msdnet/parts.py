@@ -1,18 +1,18 @@
-"""The parts of an MSDNet: stem, layers, steps and classifiers.
+"""The parts of an MSDNet: stem, diagonals, steps and classifiers.
 
 Between them go lists of feature maps `[batch, channels, height, width]`, one for each scale, the finest first. Parts
-keep their modules under the name of the scale, `scale0` the finest, which stays when finer ones are left out.
+keep their modules under the name of the scale, `scale0` the finest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Classifier", "ConvNormReLU", "Layer", "Scale", "Stem", "Step"]
+__all__ = ["Classifier", "ConvNormReLU", "Diagonal", "Scale", "Stem", "Step"]
 
 
 class ConvNormReLU(nn.Sequential):
@@ -71,23 +71,24 @@ class Scale(nn.Module):
         return x if self.reduce is None else self.reduce(x)
 
 
-class Layer(nn.ModuleDict):
-    """Computes the scales that are named in it; the coarsest is the last of what it takes and what it returns."""
+class Diagonal(nn.ModuleDict):
+    """One more layer of every scale that is named in it, the finest first, see `schedule.diagonal`.
+
+    Args:
+        scales: by name.
+        finest_leaves: whether the finest scale is not read any more.
+    """
+
+    def __init__(self, scales: Mapping[str, Scale], *, finest_leaves: bool) -> None:
+        super().__init__(scales)
+        self.finest_leaves = finest_leaves
 
     def forward(self, scales: list[Tensor]) -> list[Tensor]:
-        """Map scales to as many or, where the finest leaves, one less."""
-        finer = [None, *scales][-len(self) - 1 : -1]
-        return [scale(x, y) for scale, x, y in zip(self.values(), scales[-len(self) :], finer, strict=True)]
-
-    @property
-    def finest(self) -> int:
-        """The number of the finest scale in it."""
-        return int(next(iter(self)).removeprefix("scale"))
-
-    def drop_finer_than(self, finest: int) -> None:
-        """Leave out scales that nobody reads, in place."""
-        for scale in range(self.finest, finest):
-            del self[f"scale{scale}"]
+        """Map scales to as many or, where the finest leaves, one less. Those that it does not name stay."""
+        scales = list(scales)
+        for place, scale in enumerate(self.values(), start=len(scales) - len(self)):
+            scales[place] = scale(scales[place], scales[place - 1] if place else None)
+        return scales[1:] if self.finest_leaves else scales
 
 
 class Stem(nn.ModuleDict):
@@ -146,18 +147,18 @@ class Classifier(nn.Module):
 
 
 class Step(nn.Module):
-    """The layers between two exits.
+    """What an exit depends on and the one before it does not.
 
     Attributes:
-        layers: they take and return lists of scales.
+        diagonals: they take and return lists of scales.
         exit: the classifier behind them, which `forward` does not run. It is not there where a network goes on
             without it.
         channels: of the coarsest scale.
     """
 
-    def __init__(self, layers: Sequence[Layer], exit: Classifier, channels: int) -> None:
+    def __init__(self, diagonals: Sequence[Diagonal], exit: Classifier, channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*layers)
+        self.diagonals = nn.Sequential(*diagonals)
         self.exit = exit
         self.channels = channels
 
@@ -168,4 +169,4 @@ class Step(nn.Module):
 
     def forward(self, scales: list[Tensor]) -> list[Tensor]:
         """Map scales to those that are still needed."""
-        return self.layers(scales)
+        return self.diagonals(scales)

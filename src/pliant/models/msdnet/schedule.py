@@ -1,4 +1,4 @@
-"""How many layers lie before each exit, and which scales each layer computes. Numbers, no modules.
+"""How many layers lie before each exit, which scales each computes, and in what order. Numbers, no modules.
 
 Scales are counted from 0, the finest; the last one, the coarsest, is what classifiers read.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["finest_scales", "finest_scales_needed", "step_lengths"]
+__all__ = ["diagonal", "finest_scales", "step_lengths"]
 
 MODES = ("even", "lin_grow")
 
@@ -39,10 +39,17 @@ def finest_scales(layers: int, scales: int) -> list[int]:
     return [layer // interval for layer in range(layers)]
 
 
-def finest_scales_needed(finest: Sequence[int], scales: int) -> list[int]:
-    """Return the finest scale of each layer that a classifier behind the last of them depends on.
+def diagonal(number: int, finest: Sequence[int], scales: int) -> list[tuple[int, int]]:
+    """Return which layer of which scale makes up a diagonal: pairs of scale and layer, the finest scale first.
 
-    It reads the coarsest scale, which reads the last two of the layer before, and so on: towards the end fewer and
-    fewer fine scales matter.
+    The coarsest scale of layer l reads the last two scales of layer l - 1, which read the last three of l - 2, and so
+    on. So a classifier behind l layers depends on l layers of the coarsest scale, on l - 1 of the next finer one, and
+    on nothing else: layers run along diagonals, and finer scales lag behind.
+
+    Args:
+        number: of the diagonal, which is that of the coarsest scale's layer, counted from 1.
+        finest: the finest scale that each layer computes.
+        scales: how many there are.
     """
-    return [max(own, scales - (len(finest) - layer)) for layer, own in enumerate(finest)]
+    pairs = [(scale, number - (scales - 1 - scale)) for scale in range(scales)]
+    return [(scale, layer) for scale, layer in pairs if layer >= 1 and scale >= finest[layer - 1]]
