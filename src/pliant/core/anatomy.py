@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import nn
 
-__all__ = ["Anatomy", "Block", "SelfDescribing", "Stage", "Truncatable"]
+__all__ = ["Anatomy", "Block", "ChannelGroup", "Cut", "SelfDescribing", "Stage", "Truncatable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,41 @@ class Stage:
     blocks: tuple[Block, ...]
     norms: tuple[str, ...] = ()
     channel_dim: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """One thing that shrinks with a group of channels: a dimension of a tensor, or a number.
+
+    Attributes:
+        path: the module that has it.
+        name: of the parameter, the buffer or the attribute.
+        dim: which dimension of the tensor; none = a number, or a tuple with one number in it.
+        parts: how many equal parts the dimension consists of, each of which is cut: 3 where queries, keys and values
+            come out of one layer.
+        per_unit: how many entries of a part belong to one unit of the group.
+    """
+
+    path: str
+    name: str
+    dim: int | None = None
+    parts: int = 1
+    per_unit: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelGroup:
+    """Channels that must agree, so that they are cut together: what is added up has equal channels.
+
+    Attributes:
+        units: how many units there are: channels, heads, or groups of a grouped convolution.
+        stage: the index in `Anatomy.stages` of the stage that they belong to.
+        cuts: what shrinks with them.
+    """
+
+    units: int
+    stage: int
+    cuts: tuple[Cut, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
