@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any, TypeVar
 
@@ -15,14 +16,19 @@ from pliant.core.config import Config
 from pliant.core.subnet import SubNetSpace
 from pliant.core.surgery import refuse_unfit
 from pliant.core.switch import Switch
+from pliant.create import usual_image_size
 from pliant.depth import transform as depth
 from pliant.depth.config import Depth
 from pliant.exits import transform as exits
 from pliant.exits.config import Exits
+from pliant.width import transform as width
 
 __all__ = ["adapt_", "adapt_as_", "usual_config"]
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
+
+# Of images, where nobody knows for which a network was made: channels do not depend on it.
+UNKNOWN_SIZE = 224
 
 
 def adapt_(model: ModelT, *configs: Config, example: Any = None) -> ModelT:
@@ -67,6 +73,11 @@ def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config) -> ModelT:
     """
     _refuse_adapted(model)
     wanted = _by_axis(configs)
+    if wanted.width and wanted.exits:
+        raise ValueError("adapt_: got pliant.Width and pliant.Exits, which one network cannot have together")
+    if wanted.width and not anatomy.channels:
+        size = usual_image_size(model) or UNKNOWN_SIZE
+        anatomy = dataclasses.replace(anatomy, channels=readers.channel_groups(model, anatomy, size))
     if wanted.depth:
         anatomy = depth.grouped(anatomy, wanted.depth)
     # Everything that can be refused is refused before the first change.
@@ -74,12 +85,16 @@ def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config) -> ModelT:
     ends = [stage.blocks[-1].path for stage in anatomy.stages]
     changed = depth.changed_paths(anatomy, wanted.depth) if wanted.depth else []
     changed += exits.changed_paths(anatomy, wanted.exits) if wanted.exits else []
+    changed += width.changed_paths(anatomy) if wanted.width else []
     refuse_unfit(model, [*changed, *ends], reserved=("subnet", "features", "exits"))
     if wanted.exits:
         exits.refuse_unfit(model, anatomy, wanted.exits)
 
     if wanted.depth:
         depth.adapt_(model, anatomy, wanted.depth, switch)
+    if wanted.width:
+        copies = depth.copied_norms(anatomy, wanted.depth) if wanted.depth else {}
+        width.adapt_(model, anatomy, wanted.width, switch, copies)
     for stage, end in zip(anatomy.stages, ends, strict=True):
         StageEnd.make_(model.get_submodule(end), switch, stage.channel_dim)
     if wanted.exits:
@@ -89,8 +104,14 @@ def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config) -> ModelT:
 
 
 def _space(anatomy: Anatomy, wanted: Axes) -> SubNetSpace:
-    skippable = depth.subnet_space(anatomy, wanted.depth).skippable_blocks if wanted.depth else ()
-    return SubNetSpace(skippable, exits.exit_stages(anatomy, wanted.exits) if wanted.exits else ())
+    """The product of what the wings give."""
+    space = width.subnet_space(anatomy, wanted.width) if wanted.width else SubNetSpace()
+    if wanted.depth:
+        skippable = depth.subnet_space(anatomy, wanted.depth).skippable_blocks
+        space = dataclasses.replace(space, skippable_blocks=skippable)
+    if wanted.exits:
+        space = dataclasses.replace(space, exit_stages=exits.exit_stages(anatomy, wanted.exits))
+    return space
 
 
 def _refuse_adapted(model: nn.Module) -> None:

@@ -9,10 +9,11 @@ from typing import Self
 from pliant.core.config import Config
 from pliant.depth.config import Depth
 from pliant.exits.config import Exits
+from pliant.width.config import Width
 
 __all__ = ["AXES", "Axes"]
 
-AXES: dict[str, type[Config]] = {"depth": Depth, "exits": Exits}
+AXES: dict[str, type[Config]] = {"depth": Depth, "exits": Exits, "width": Width}
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Axes:
 
     depth: Depth | None = None
     exits: Exits | None = None
+    width: Width | None = None
 
     @classmethod
     def of(cls, configs: Sequence[Config]) -> Self:

@@ -14,6 +14,7 @@ from pliant.core.subnet import SubNet
 from pliant.core.surgery import shared_copy
 from pliant.depth import transform as depth
 from pliant.exits import transform as exits
+from pliant.width import transform as width
 
 __all__ = ["extract", "original"]
 
@@ -38,7 +39,7 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
     # The wings leave in the opposite order of their coming, so that each finds what it made.
     skipped = depth.skipped_paths(anatomy, wanted.depth, chosen) if wanted.depth else []
     ending = exits.unmake_(plain, anatomy, wanted.exits, chosen, skipped) if wanted.exits else None
-    _bake_depth_(plain, anatomy, wanted, chosen)
+    _bake_(plain, anatomy, wanted, chosen)
     if wanted.exits and ending:
         plain = exits.bake_(plain, wanted.exits, ending)
     return plain if share else copy.deepcopy(plain)
@@ -51,13 +52,16 @@ def original(model: AdaptiveModule) -> nn.Module:
     AdaptiveModule.unmake_(plain)
     if wanted.exits:
         exits.remove_(plain, anatomy, wanted.exits)
-    _bake_depth_(plain, anatomy, wanted, model.space.largest)
+    _bake_(plain, anatomy, wanted, model.space.largest)
     return plain
 
 
-def _bake_depth_(plain: nn.Module, anatomy: Anatomy, wanted: Axes, chosen: SubNet) -> None:
+def _bake_(plain: nn.Module, anatomy: Anatomy, wanted: Axes, chosen: SubNet) -> None:
     for stage in anatomy.stages:
         StageEnd.unmake_(plain.get_submodule(stage.blocks[-1].path))
+    if wanted.width:
+        copies = depth.copied_norms(anatomy, wanted.depth) if wanted.depth else {}
+        width.bake_(plain, anatomy, chosen, copies)
     if wanted.depth:
         depth.bake_(plain, anatomy, wanted.depth, chosen)
     readers.settle_(plain, anatomy)

@@ -106,6 +106,7 @@ class Anatomy:
         columnar: the model is one column of equal blocks, as a ViT is: one stage, which a wing may
             divide into groups.
         traced: it was read from an example, so that the model alone does not tell it again.
+        channels: groups of channels; empty where nobody asked for them.
     """
 
     family: str
@@ -114,6 +115,7 @@ class Anatomy:
     num_classes: int
     columnar: bool = False
     traced: bool = False
+    channels: tuple[ChannelGroup, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists, texts and numbers; `from_dict` reads them."""
@@ -127,22 +129,17 @@ class Anatomy:
             ValueError: it is not such a dictionary.
         """
         try:
-            stages = tuple(
-                Stage(
-                    **{name: _frozen(value) for name, value in stage.items() if name != "blocks"},
-                    blocks=tuple(
-                        Block(**{name: _frozen(value) for name, value in block.items()}) for block in stage["blocks"]
-                    ),
-                )
-                for stage in data["stages"]
-            )
-            return cls(**{name: value for name, value in data.items() if name != "stages"}, stages=stages)
+            stages = tuple(_read(Stage, stage, blocks=Block) for stage in data["stages"])
+            channels = tuple(_read(ChannelGroup, group, cuts=Cut) for group in data.get("channels", ()))
+            return cls(**{**data, "stages": stages, "channels": channels})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not an anatomy: {error}") from None
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _read(kind: type, data: Mapping[str, Any], **parts: type) -> Any:
+    """Make a dataclass of plain data; some of its fields are lists of others."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+    return kind(**values | {name: tuple(_read(part, one) for one in data[name]) for name, part in parts.items()})
 
 
 @runtime_checkable

@@ -9,9 +9,10 @@ import torch
 from torch._C._autograd import _get_sequence_nr
 from torch.autograd import Variable
 
-__all__ = ["PassLog"]
+__all__ = ["Parts", "PassLog"]
 
-Flags = tuple[bool, ...]
+Parts = tuple[tuple[bool, ...], tuple[float, ...]]
+"""What runs in a pass: for each stage whether it skips, and which share of its channels it has."""
 
 # How many changes of sub-network are remembered: a pass makes two, and may be differentiated much later.
 REMEMBERED = 20_000
@@ -27,15 +28,15 @@ class PassLog:
     being differentiated. No hook is set, and a pass without gradients writes nothing.
     """
 
-    def __init__(self, outside: Flags) -> None:
+    def __init__(self, outside: Parts) -> None:
         self._outside = outside
         self._thread = 0
         self._from: list[int] = []  # ascending: the number of a node ...
-        self._flags: list[Flags] = []  # ... from which on these hold
+        self._parts: list[Parts] = []  # ... from which on these parts run
         self._forgotten = False
         self._backward: int | None = None
 
-    def note(self, flags: Flags) -> None:
+    def note(self, parts: Parts) -> None:
         """Write down that nodes which are made from now on belong to this sub-network."""
         if self._in_backward():
             # A whole pass is computed again. Its nodes are those of the first time, and have their numbers.
@@ -45,21 +46,21 @@ class PassLog:
             # Another thread has numbers of its own: of a model that wanders, its last thread's count.
             self._thread = threading.get_ident()
             self._forgotten = bool(self._from)
-            self._from, self._flags = [], []
-        if flags == (self._flags[-1] if self._flags else self._outside):
+            self._from, self._parts = [], []
+        if parts == (self._parts[-1] if self._parts else self._outside):
             return
         number = _get_sequence_nr()
         if self._from and self._from[-1] == number:  # the pass that was running has made no node
             self._from.pop()
-            self._flags.pop()
+            self._parts.pop()
         self._from.append(number)
-        self._flags.append(flags)
+        self._parts.append(parts)
         if len(self._from) > REMEMBERED:
             half = REMEMBERED // 2
-            self._from, self._flags, self._forgotten = self._from[half:], self._flags[half:], True
+            self._from, self._parts, self._forgotten = self._from[half:], self._parts[half:], True
 
-    def current(self) -> Flags:
-        """Return the flags of the pass that is computed again, outside of backward those of no pass.
+    def current(self) -> Parts:
+        """Return what ran in the pass that is computed again, outside of backward what runs in no pass.
 
         Raises:
             ValueError: it cannot be told which pass that is.
@@ -75,7 +76,7 @@ class PassLog:
                 "a checkpointed block is to be computed again whose pass is forgotten: it ran in another thread, or "
                 f"{REMEMBERED // 4} passes ago; run backward sooner, or the passes in between under torch.no_grad()"
             )
-        return self._flags[index] if index >= 0 else self._outside
+        return self._parts[index] if index >= 0 else self._outside
 
     def _in_backward(self) -> bool:
         """Whether this thread runs a backward pass; refuses one within a pass that is computed again.

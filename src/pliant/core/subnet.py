@@ -20,40 +20,69 @@ class SubNet:
             empty where the model has no depth axis. Printed as in the ADN paper: `T` = skipped, so
             `TTFF` skips in the first two of four stages.
         exit: at which classifier the pass ends, counted from 1; none where the model has one classifier.
+        width: for each stage, which share of its channels runs; empty where the model has no width axis. Printed as
+            one number where they are equal: `width=0.5`, `width=0.5/0.5/0.75/1.0`.
     """
 
     depth: tuple[bool, ...] = ()
     exit: int | None = None
+    width: tuple[float, ...] = ()
 
     def __str__(self) -> str:
-        letters = "".join("FT"[skip] for skip in self.depth)
-        if self.exit is None:
-            return letters
-        return f"depth={letters},exit={self.exit}" if letters else f"exit={self.exit}"
+        texts = self.texts
+        if set(texts) == {"depth"}:
+            return texts["depth"]
+        return _joined(texts)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Each axis that the sub-network has, as text."""
+        widths = [repr(width) for width in self.width]
+        texts = {
+            "width": "/".join(widths if len(set(widths)) > 1 else widths[:1]),
+            "depth": "".join("FT"[skip] for skip in self.depth),
+            "exit": str(self.exit or ""),
+        }
+        return {axis: text for axis, text in texts.items() if text}
+
+
+def _joined(texts: dict[str, str]) -> str:
+    return ",".join(f"{axis}={text}" for axis, text in texts.items())
 
 
 @dataclass(frozen=True)
 class SubNetSpace:
-    """All sub-networks of one model, iterated from the smallest to the largest: by exit, then by blocks that run.
+    """All sub-networks of one model, iterated from the smallest to the largest: by exit, width, blocks that run.
 
     Attributes:
         skippable_blocks: for each stage, how many blocks its skippable sub-path has; empty = no depth axis.
         exit_stages: for each exit, how many stages lead to it; empty = no exits axis.
+        widths: the shares of channels that a stage can run with, the largest last; empty = no width axis.
+        width_stages: how many stages have a width.
+        mixed_widths: whether stages have widths of their own; else all have the same.
     """
 
     skippable_blocks: tuple[int, ...] = ()
     exit_stages: tuple[int, ...] = ()
+    widths: tuple[float, ...] = ()
+    width_stages: int = 0
+    mixed_widths: bool = False
 
     @property
     def largest(self) -> SubNet:
-        """The super-net: nothing is skipped, and the last classifier answers."""
-        return SubNet(depth=(False,) * len(self.skippable_blocks), exit=len(self.exit_stages) or None)
+        """The super-net: nothing is skipped, all channels run, and the last classifier answers."""
+        return SubNet(
+            depth=(False,) * len(self.skippable_blocks),
+            exit=len(self.exit_stages) or None,
+            width=self.widths[-1:] * self.width_stages,
+        )
 
     @property
     def smallest(self) -> SubNet:
-        """The base-net: everything that can be skipped is, and the first classifier answers."""
+        """The base-net: everything that can be skipped is, at the smallest width, and the first classifier answers."""
         depth = tuple(count > 0 for count in self.skippable_blocks)
-        return self._reached(SubNet(depth=depth, exit=1 if self.exit_stages else None))
+        width = self.widths[:1] * self.width_stages
+        return self._reached(SubNet(depth=depth, exit=1 if self.exit_stages else None, width=width))
 
     def __iter__(self) -> Iterator[SubNet]:
         return iter(self._ordered)
@@ -66,18 +95,23 @@ class SubNetSpace:
 
     @cached_property
     def _ordered(self) -> tuple[SubNet, ...]:
-        choices = [(True, False) if count else (False,) for count in self.skippable_blocks]
-        depths = list(itertools.product(*choices))
+        depths = itertools.product(*((True, False) if count else (False,) for count in self.skippable_blocks))
         exits = range(1, len(self.exit_stages) + 1) if self.exit_stages else (None,)
-        subnets = {self._reached(SubNet(depth=depth, exit=exit_)) for exit_ in exits for depth in depths}
-        return tuple(sorted(subnets, key=lambda subnet: (subnet.exit or 0, self._blocks_run(subnet), str(subnet))))
+        product = itertools.product(list(depths), exits, self._width_choices())
+        return tuple(sorted({self._reached(SubNet(*values)) for values in product}, key=self._size))
+
+    def _width_choices(self) -> list[tuple[float, ...]]:
+        if self.mixed_widths:
+            return list(itertools.product(self.widths, repeat=self.width_stages))
+        return [(width,) * self.width_stages for width in self.widths] or [()]
 
     @cached_property
     def _all(self) -> frozenset[SubNet]:
         return frozenset(self._ordered)
 
-    def _blocks_run(self, subnet: SubNet) -> int:
-        return sum(count for count, skip in zip(self.skippable_blocks, subnet.depth, strict=True) if not skip)
+    def _size(self, subnet: SubNet) -> tuple[int, float, int, str]:
+        run = sum(count for count, skip in zip(self.skippable_blocks, subnet.depth, strict=True) if not skip)
+        return subnet.exit or 0, sum(subnet.width), run, str(subnet)
 
     def answers(self, subnet: SubNet, on_the_way_to: SubNet) -> bool:
         """Whether a pass of one sub-network comes by the exit of another, as that one would itself."""
@@ -101,22 +135,21 @@ class SubNetSpace:
         return known | {"largest": self.largest, "smallest": self.smallest}
 
     def _texts(self, subnet: SubNet) -> Iterator[str]:
+        """With all axes, and without some of those that are at their largest."""
         yield str(subnet)
-        if subnet.exit is None:
-            yield f"depth={subnet}"
-        elif subnet.depth:
-            letters = str(SubNet(depth=subnet.depth))
-            yield f"exit={subnet.exit},depth={letters}"
-            if subnet.exit == len(self.exit_stages):
-                yield f"depth={letters}"
-            if not any(subnet.depth):
-                yield f"exit={subnet.exit}"
+        texts, largest = subnet.texts, self.largest.texts
+        if len(texts) == 1:
+            yield from texts.values()
+        free = [axis for axis, text in texts.items() if text == largest[axis]]
+        for count in range(min(len(free), len(texts) - 1) + 1):
+            for left_out in itertools.combinations(free, count):
+                yield _joined({axis: text for axis, text in texts.items() if axis not in left_out})
 
     def parse(self, subnet: str | SubNet) -> SubNet:
         """Read a sub-network from its text.
 
-        `depth=TTFF,exit=2`, in any order; an axis that is left out is at its largest, and where a model has one
-        axis its name may be left out (`TTFF`). Also `largest` and `smallest`. What is skipped behind an exit makes
+        `width=0.5,depth=TTFF,exit=2`, in any order; an axis that is left out is at its largest, and where a model has
+        one axis its name may be left out (`TTFF`). Also `largest` and `smallest`. What is skipped behind an exit makes
         no difference: `depth=TFTT,exit=2` is read as `depth=TFFF,exit=2`.
 
         Raises:
@@ -142,25 +175,41 @@ class SubNetSpace:
         return reached if reached in self._all else None
 
     def _from_axes(self, text: str) -> SubNet | None:
-        axes = {"depth": len(self.skippable_blocks), "exit": len(self.exit_stages)}
-        axes = {axis: count for axis, count in axes.items() if count}
+        largest = self.largest
+        axes = list(largest.texts)
         values: dict[str, str] = {}
         for part in text.split(","):
             axis, given, value = part.strip().rpartition("=")
-            axis = axis if given else next(iter(axes)) if len(axes) == 1 else ""
+            axis = axis if given else axes[0] if len(axes) == 1 else ""
             if axis not in axes or axis in values:
                 return None
             values[axis] = value
-        depth, exit_ = values.get("depth", "F" * axes.get("depth", 0)), values.get("exit", "")
-        if set(depth) - {"T", "F"} or (exit_ and not exit_.isdecimal()):
-            return None
-        return SubNet(
-            depth=tuple(letter == "T" for letter in depth),
-            exit=int(exit_) if exit_ else len(self.exit_stages) or None,
-        )
+        found = largest
+        if "depth" in values:
+            if set(values["depth"]) - {"T", "F"}:
+                return None
+            found = dataclasses.replace(found, depth=tuple(letter == "T" for letter in values["depth"]))
+        if "exit" in values:
+            if not values["exit"].isdecimal():
+                return None
+            found = dataclasses.replace(found, exit=int(values["exit"]))
+        if "width" in values:
+            try:
+                width = tuple(map(float, values["width"].split("/")))
+            except ValueError:
+                return None
+            found = dataclasses.replace(found, width=width if len(width) > 1 else width * self.width_stages)
+        return found
 
     def _allowed(self) -> str:
         parts = []
+        if self.widths:
+            each = [f"width={width}" for width in self.widths]
+            text = f"{', '.join(each[:-1])} and {each[-1]}" if len(each) > 1 else each[0]
+            if self.mixed_widths and self.width_stages > 1:
+                ends = [repr(self.widths[0])] * (self.width_stages - 1) + [repr(self.widths[-1])]
+                text += f", or one for each of {self.width_stages} stages, such as width={'/'.join(ends)}"
+            parts.append(text)
         stages = len(self.skippable_blocks)
         if stages:
             letters = "".join("FT"[count > 0] for count in self.skippable_blocks)

@@ -118,15 +118,15 @@ def demote(module: nn.Module, mixin: type[nn.Module]) -> None:
         ValueError: a library has changed the class since, in a way that cannot be kept.
     """
     outermost = mixed = type(module)
-    if parametrize.is_parametrized(module) and outermost.__mro__[1] is not mixin:
+    if parametrize.is_parametrized(module) and not issubclass(outermost.__bases__[0], mixin):
         # torch.nn.utils.parametrize has put a class in front, which holds what computes the tensors.
         mixed = outermost.__bases__[0]
-    if mixed.__mro__[1] is not mixin:
+    if not issubclass(mixed.__bases__[0], mixin):
         raise ValueError(
             f"the class of a {outermost.__name__} was changed by another library after pliant.adapt_, so that its "
             "plain class cannot be given back; extract sub-networks before that"
         )
-    plain: Any = mixed.__mro__[2]
+    plain: Any = mixed.__bases__[1]
     if mixed is not outermost:
         kept = {name: value for name, value in vars(outermost).items() if name not in ("__dict__", "__weakref__")}
         plain = type(f"Parametrized{plain.__name__}", (plain,), kept)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from pliant.core.leaving import Decide, ExitPass
-from pliant.core.passes import PassLog
+from pliant.core.passes import Parts, PassLog
 from pliant.core.stream import averaged, stream_of
 from pliant.core.subnet import SubNet, SubNetSpace
 
@@ -33,26 +33,32 @@ class Switch:
         self.space = space
         self.exit_pass: ExitPass | None = None
         self._chained = chained
-        self._largest = space.largest.depth
-        self._running: tuple[bool, ...] | None = None
+        self._largest = _parts(space.largest)
+        self._running: Parts | None = None
         self._features: list[Tensor] | None = None
         self._learns = False
         self._log = PassLog(self._largest)
-        # Text to flags, filled once: a dictionary look-up is all that switching costs, and all that a
-        # compiler has to guard on.
-        self._known = {name: (subnet.depth, subnet.exit) for name, subnet in space.names.items()}
+        # Filled once: a dictionary look-up is all that switching costs, and tuples are all that a compiler has to
+        # guard on.
+        self._known = {name: (_parts(subnet), subnet.exit) for name, subnet in space.names.items()}
         self._all = frozenset(space)
 
     def skips(self, stage: int) -> bool:
         """Whether `stage` skips its skippable sub-path in the pass that is running."""
-        flags = self._running
-        return (self._outside() if flags is None else flags)[stage]
+        parts = self._running
+        return (self._outside() if parts is None else parts)[0][stage]
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """For each stage, which share of its channels runs in the pass that is running."""
+        parts = self._running
+        return (self._outside() if parts is None else parts)[1]
 
     @property
     def at_largest(self) -> bool:
         """Whether the pass that is running is the super-net's."""
-        flags = self._running
-        return not any(self._outside() if flags is None else flags)
+        parts = self._running
+        return (self._outside() if parts is None else parts) == self._largest
 
     def record(self, output: Any, channel_dim: int) -> None:
         """Keep what the last block of a stage returned, averaged over all positions, if the pass asked for features.
@@ -90,10 +96,10 @@ class Switch:
         Yields:
             What happens at the exits; none where the model has no such axis.
         """
-        flags, exit_number = self._chosen(subnet)
+        parts, exit_number = self._chosen(subnet)
         before = self._running, self._features, self._learns, self.exit_pass
         learns = torch.is_grad_enabled()
-        self._running, self._features, self._learns = flags, features, learns
+        self._running, self._features, self._learns = parts, features, learns
         if exit_number is not None:
             self.exit_pass = ExitPass(
                 exit_number, every=every_exit or self._chained, decide=decide, decides_at=decides_at
@@ -101,7 +107,7 @@ class Switch:
         # A compiler settles what is computed again in advance.
         logged = learns and not torch.compiler.is_compiling()
         if logged:
-            self._log.note(flags)
+            self._log.note(parts)
         try:
             yield self.exit_pass
         finally:
@@ -109,24 +115,28 @@ class Switch:
             if logged:
                 self._log.note(before[0] or self._largest)
 
-    def _outside(self) -> tuple[bool, ...]:
-        """Flags while no pass is running."""
+    def _outside(self) -> Parts:
+        """What runs while no pass is running."""
         if not torch.compiler.is_compiling():
             return self._log.current()
         # Not a constant of compiled code, which is used again where the answer is another.
         return self._ask_the_log() if torch.is_grad_enabled() else self._largest
 
     @_disable_dynamo
-    def _ask_the_log(self) -> tuple[bool, ...]:
+    def _ask_the_log(self) -> Parts:
         return self._log.current()
 
-    def _chosen(self, subnet: str | SubNet | None) -> tuple[tuple[bool, ...], int | None]:
+    def _chosen(self, subnet: str | SubNet | None) -> tuple[Parts, int | None]:
         if subnet is None:
             return self._known["largest"]
         if isinstance(subnet, str):
             if subnet in self._known:
                 return self._known[subnet]
         elif subnet in self._all:
-            return subnet.depth, subnet.exit
+            return _parts(subnet), subnet.exit
         parsed = self.space.parse(subnet)
-        return parsed.depth, parsed.exit
+        return _parts(parsed), parsed.exit
+
+
+def _parts(subnet: SubNet) -> Parts:
+    return subnet.depth, subnet.width

@@ -16,7 +16,7 @@ from pliant.core.switch import Switch
 from pliant.depth.config import Depth
 from pliant.depth.modules import NormsCalled, SkipAwareNorm, SkippableBlock, SuperNetStochasticDepth
 
-__all__ = ["adapt_", "bake_", "changed_paths", "grouped", "mandatory_blocks", "skipped_paths", "subnet_space"]
+__all__ = ["adapt_", "bake_", "changed_paths", "copied_norms", "grouped", "mandatory_blocks", "skipped_paths", "subnet_space"]
 
 
 def grouped(anatomy: Anatomy, config: Depth) -> Anatomy:
@@ -112,6 +112,13 @@ def changed_paths(anatomy: Anatomy, config: Depth) -> list[str]:
         paths += [block.path for block in stage.blocks[count:]]
         paths += _norms(stage, count) if config.skip_aware_norms else []
     return paths
+
+
+def copied_norms(anatomy: Anatomy, config: Depth) -> dict[str, str]:
+    """By the path of each norm that gets a second set, where that is."""
+    if not config.skip_aware_norms:
+        return {}
+    return {path: f"{path}.skip" for _, stage, count in _split(anatomy, config) for path in _norms(stage, count)}
 
 
 def adapt_(model: nn.Module, anatomy: Anatomy, config: Depth, switch: Switch) -> None:

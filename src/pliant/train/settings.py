@@ -14,6 +14,7 @@ from pliant.data import Augment, Interpolation
 from pliant.depth.config import Depth
 from pliant.depth.plan import DEFAULT_PLAN
 from pliant.exits.config import Exits
+from pliant.width.config import Width
 from pliant.plans import build_plan
 
 __all__ = ["Adapt", "Data", "Ema", "Learns", "Model", "Optimizer", "Phase", "PlanChoice", "Schedule", "Teacher"]
@@ -56,20 +57,24 @@ class Adapt(Config):
     Attributes:
         depth: options of `pliant.Depth`; none = its depth stays.
         exits: options of `pliant.Exits`; none = it gets no exits.
+        width: options of `pliant.Width`; none = its width stays.
     """
 
     depth: Depth | None = field(default_factory=Depth)
     exits: Exits | None = None
+    width: Width | None = None
 
     def validate(self) -> None:
         """Refuse to adapt in no way at all."""
         if not self.configs:
-            raise ValueError("Adapt: neither 'depth' nor 'exits'; for a plain network leave 'adapt' itself empty")
+            raise ValueError(
+                "Adapt: neither 'depth' nor 'exits' nor 'width'; for a plain network leave 'adapt' itself empty"
+            )
 
     @property
     def configs(self) -> tuple[Config, ...]:
         """What `pliant.adapt_` takes."""
-        return tuple(config for config in (self.depth, self.exits) if config is not None)
+        return tuple(config for config in (self.depth, self.exits, self.width) if config is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

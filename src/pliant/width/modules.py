@@ -1,0 +1,186 @@
+"""What the width wing mixes into modules: they see the leading part of their own tensors, and smaller numbers.
+
+The forward stays the library's own: where it reads `self.weight`, it gets the part that the running sub-network has,
+a view of the whole. Nothing is masked, and switching copies nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pliant.core.surgery import demote, mix_in
+from pliant.core.switch import Switch
+
+__all__ = ["Number", "Part", "Sliced"]
+
+Widths = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """How much of one dimension of a tensor runs.
+
+    Attributes:
+        dim: the dimension.
+        parts: how many equal parts it consists of, the leading entries of each of which run.
+        size: entries of each part.
+        stage: the stage whose width counts.
+        kept: how many entries of each part run, by width.
+    """
+
+    dim: int
+    parts: int
+    size: int
+    stage: int
+    kept: Mapping[float, int]
+
+    def of(self, tensor: Tensor, widths: Widths) -> Tensor:
+        """Return what runs of a tensor: a view, and a copy only where the dimension has several parts."""
+        kept = self.kept[widths[self.stage]]
+        if kept == self.size:
+            return tensor
+        if self.parts == 1:
+            return tensor.narrow(self.dim, 0, kept)
+        split = tensor.unflatten(self.dim, (self.parts, self.size)).narrow(self.dim + 1, 0, kept)
+        return split.flatten(self.dim, self.dim + 1)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that a library wrote down, by the width of a stage."""
+
+    stage: int
+    values: Mapping[float, Any]
+
+
+class _Views(dict[tuple[str, Widths], tuple[Tensor, int, Tensor]]):
+    """Parts of tensors that were made before, each with its whole and where that lay. Copies of a module begin anew."""
+
+    def __deepcopy__(self, memo: object) -> _Views:
+        return _Views()
+
+    def __reduce__(self) -> tuple[type[_Views], tuple[()]]:
+        return _Views, ()
+
+
+class Sliced(nn.Module):
+    """A module whose leading channels run. `make_` gives it a property for everything that shrinks.
+
+    A norm may have tensors of its own at smaller widths: those of the children of its child `widths`, whose names are
+    the widths (`bn1.widths.0_5.running_mean`). A checkpoint without them loads its leading parts there.
+    """
+
+    _switch: Switch
+    _parts: dict[str, tuple[Part, ...]]
+    _numbers: dict[str, Number]
+    _own_stage: int
+    _own_names: dict[float, str]
+    _views: _Views
+
+    @staticmethod
+    def make_(
+        module: nn.Module, switch: Switch, parts: Mapping[str, Sequence[Part]], numbers: Mapping[str, Number]
+    ) -> None:
+        """Slice `module`, in place.
+
+        Args:
+            module: any.
+            switch: knows the widths.
+            parts: which parts run of its parameters and buffers, by name.
+            numbers: its attributes that shrink with them.
+        """
+        state = {"_parts": {name: tuple(found) for name, found in parts.items()}, "_numbers": dict(numbers)}
+        own = {"_own_stage": 0, "_own_names": {}, "_views": _Views()}
+        mix_in(module, _mixin(tuple(parts), tuple(numbers)), "Sliced", _switch=switch, **state, **own)
+
+    def add_own_(self, names: Collection[str], stage: int, widths: Sequence[float]) -> None:
+        """Give a norm tensors of its own at `widths` of a stage; they start as the leading parts of the whole ones."""
+        own = nn.ModuleDict()
+        everywhere = 1 + max(part.stage for parts in self._parts.values() for part in parts)
+        for width in widths:
+            tensors = nn.Module()
+            for name in names:
+                part = self._running_tensor(name, (width,) * everywhere).detach().clone()
+                if name in self._parameters:
+                    tensors.register_parameter(name, nn.Parameter(part))
+                else:
+                    tensors.register_buffer(name, part)
+            own[repr(width).replace(".", "_")] = tensors  # names of modules have no dots
+        self._own_stage, self._own_names = stage, dict(zip(widths, own, strict=True))
+        self.add_module("widths", own)
+
+    def bake(self, widths: Widths) -> None:
+        """Become the plain module that runs at these widths, in place, over the same tensors or parts of them."""
+        running = {name: self._running_tensor(name, widths) for name in self._parts}
+        numbers = {name: number.values[widths[number.stage]] for name, number in self._numbers.items()}
+        self._modules.pop("widths", None)
+        demote(self, Sliced)
+        for name, tensor in running.items():
+            whole = self._parameters.get(name)
+            if whole is None:
+                self._buffers[name] = tensor
+            elif tensor is not whole:
+                is_own = isinstance(tensor, nn.Parameter)
+                self._parameters[name] = tensor if is_own else nn.Parameter(tensor.detach(), whole.requires_grad)
+        vars(self).update(numbers)
+
+    def _running_tensor(self, name: str, widths: Widths) -> Any:
+        own = self._own_names.get(widths[self._own_stage]) if self._own_names else None
+        if own is not None:
+            tensors: Any = self._modules["widths"]._modules[own]  # type: ignore[union-attr]
+            tensor = tensors._parameters.get(name, tensors._buffers.get(name))
+            if tensor is not None:
+                return tensor
+        tensor = self._parameters[name] if name in self._parameters else self._buffers[name]
+        for part in self._parts[name]:
+            tensor = part.of(tensor, widths)  # type: ignore[arg-type]
+        return tensor
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        own = self._modules.get("widths")
+        for key, tensors in own.named_children() if own is not None else ():
+            for name, tensor in tensors.state_dict().items():
+                whole = state_dict.get(prefix + name)
+                if whole is not None:
+                    part = whole[: len(tensor)] if tensor.dim() else whole
+                    state_dict.setdefault(f"{prefix}widths.{key}.{name}", part)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+@cache
+def _mixin(tensors: tuple[str, ...], numbers: tuple[str, ...]) -> type[Sliced]:
+    """Return `Sliced` with one property for each name. Properties come before what an instance holds."""
+    properties = {name: property(_tensor_getter(name)) for name in tensors}
+    properties |= {name: property(_number_getter(name)) for name in numbers}
+    return type("Sliced", (Sliced,), {"__module__": __name__, "__annotations__": {}, **properties})
+
+
+def _tensor_getter(name: str) -> Callable[[Any], Any]:
+    def get(module: Any) -> Any:
+        widths = module._switch.widths
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return module._running_tensor(name, widths)
+        # Making a view takes longer than small layers can spare; one that was made is good as long as its whole is.
+        whole = module._parameters.get(name)
+        if whole is None:
+            whole = module._buffers[name]
+        known = module._views.get((name, widths))
+        if known is None or known[0] is not whole or known[1] != whole.data_ptr():
+            known = module._views[name, widths] = whole, whole.data_ptr(), module._running_tensor(name, widths)
+        return known[2]
+
+    return get
+
+
+def _number_getter(name: str) -> Callable[[Any], Any]:
+    def get(module: Any) -> Any:
+        number = module._numbers[name]
+        return number.values[module._switch.widths[number.stage]]
+
+    return get

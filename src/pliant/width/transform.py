@@ -1,0 +1,144 @@
+"""Let the leading channels of a network run alone, as many as a width says, and turn that back into a plain network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+from torch import Tensor, nn
+
+from pliant.core.anatomy import Anatomy, ChannelGroup, Cut
+from pliant.core.subnet import SubNet, SubNetSpace
+from pliant.core.switch import Switch
+from pliant.width.config import Width
+from pliant.width.modules import Number, Part, Sliced
+
+__all__ = ["adapt_", "bake_", "changed_paths", "subnet_space"]
+
+# All are known by name, so that switching costs nothing.
+MOST_SUBNETS = 10_000
+STATISTICS = ("running_mean", "running_var")
+COUNTER = "num_batches_tracked"
+
+
+def subnet_space(anatomy: Anatomy, config: Width) -> SubNetSpace:
+    """Return the sub-networks that this config gives.
+
+    Raises:
+        ValueError: a choice leaves a group without channels or with a part of a head, or there are too many.
+    """
+    for group in anatomy.channels:
+        _kept(group, config)
+    stages = len(_width_stages(anatomy))
+    count = len(config.choices) ** stages
+    if config.per_stage and count > MOST_SUBNETS:
+        raise ValueError(
+            f"Width: {len(config.choices)} choices for each of {stages} stages are {count} sub-networks, allowed are "
+            f"{MOST_SUBNETS}; take fewer choices, or per_stage=False"
+        )
+    return SubNetSpace(widths=config.choices, width_stages=stages, mixed_widths=config.per_stage and stages > 1)
+
+
+def _width_stages(anatomy: Anatomy) -> dict[int, int]:
+    """By the index of a stage, its place among the stages that have a width: several may share one stream."""
+    return {stage: place for place, stage in enumerate(sorted({group.stage for group in anatomy.channels}))}
+
+
+def _kept(group: ChannelGroup, config: Width) -> dict[float, int]:
+    """By width, how many units of a group run.
+
+    Raises:
+        ValueError: none at all, or not a whole number of heads or of groups of channels.
+    """
+    consists_of_channels = all(cut.per_unit == 1 for cut in group.cuts)
+    kept = {}
+    for width in config.choices:
+        exact = width * group.units
+        if consists_of_channels:
+            kept[width] = _nearest_multiple(exact, group.units, config.divisor) if width < 1 else group.units
+        elif round(exact) and abs(exact - round(exact)) < 1e-6:
+            kept[width] = round(exact)
+        else:
+            raise ValueError(
+                f"Width.choices: {width} leaves {exact:g} of the {group.units} heads or groups of channels of "
+                f"{group.cuts[0].path!r}; allowed are shares that leave whole ones"
+            )
+        if not kept[width]:
+            raise ValueError(
+                f"Width.choices: {width} leaves none of the {group.units} channels of {group.cuts[0].path!r}"
+            )
+    return kept
+
+
+def _nearest_multiple(exact: float, units: int, divisor: int) -> int:
+    if divisor == 1:
+        return int(exact + 1e-6)
+    return min(units, max(divisor, int(exact + divisor / 2) // divisor * divisor))
+
+
+def changed_paths(anatomy: Anatomy, copies: Mapping[str, str] | None = None) -> list[str]:
+    """Paths of all modules that `adapt_` will change.
+
+    Args:
+        anatomy: of the network.
+        copies: where another wing keeps the copy of a norm, by the norm's path.
+    """
+    return list(dict.fromkeys(cut.path for group in anatomy.channels for cut in _cuts(group, copies or {})))
+
+
+def _cuts(group: ChannelGroup, copies: Mapping[str, str]) -> list[Cut]:
+    copied = [dataclasses.replace(cut, path=copies[cut.path]) for cut in group.cuts if cut.path in copies]
+    return [*group.cuts, *copied]
+
+
+def adapt_(model: nn.Module, anatomy: Anatomy, config: Width, switch: Switch, copies: Mapping[str, str]) -> None:
+    """Slice every module that has channels, in place. See `changed_paths` for `copies`."""
+    places = _width_stages(anatomy)
+    parts: dict[str, dict[str, list[Part]]] = defaultdict(lambda: defaultdict(list))
+    numbers: dict[str, dict[str, Number]] = defaultdict(dict)
+    for group in anatomy.channels:
+        stage, kept = places[group.stage], _kept(group, config)
+        for cut in _cuts(group, copies):
+            if cut.dim is None:
+                numbers[cut.path][cut.name] = _number(model, cut, stage, kept)
+            else:
+                sizes = {width: units * cut.per_unit for width, units in kept.items()}
+                part = Part(cut.dim, cut.parts, group.units * cut.per_unit, stage, sizes)
+                parts[cut.path][cut.name].append(part)
+    for path in changed_paths(anatomy, copies):
+        module, shrinking = model.get_submodule(path), parts[path]
+        own = _own_tensors(module, shrinking, config)
+        Sliced.make_(module, switch, shrinking | {name: [] for name in own if name not in shrinking}, numbers[path])
+        if own:
+            assert isinstance(module, Sliced)
+            module.add_own_(own, next(iter(shrinking.values()))[0].stage, config.choices[:-1])
+
+
+def _number(model: nn.Module, cut: Cut, stage: int, kept: Mapping[float, int]) -> Number:
+    is_tuple = isinstance(getattr(model.get_submodule(cut.path), cut.name), tuple)
+    values = {width: units * cut.per_unit * cut.parts for width, units in kept.items()}
+    return Number(stage, {width: (value,) if is_tuple else value for width, value in values.items()})
+
+
+def _own_tensors(module: nn.Module, shrinking: Collection[str], config: Width) -> list[str]:
+    """Names of the tensors that a norm has for each width."""
+    if config.norms == "shared" or not _is_norm(module):
+        return []
+    names = [name for name in shrinking if config.norms == "private" or name in STATISTICS]
+    counts = isinstance(getattr(module, COUNTER, None), Tensor)
+    return [*names, COUNTER] if counts and names else names
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Whether it scales channel by channel, or knows their statistics."""
+    weight = getattr(module, "weight", None)
+    return hasattr(module, "running_mean") or (isinstance(weight, Tensor) and weight.dim() == 1)
+
+
+def bake_(model: nn.Module, anatomy: Anatomy, subnet: SubNet, copies: Mapping[str, str]) -> None:
+    """Leave in `model` only what `subnet` runs, as plain modules, in place. See `changed_paths` for `copies`."""
+    for path in changed_paths(anatomy, copies):
+        module = model.get_submodule(path)
+        assert isinstance(module, Sliced)
+        module.bake(subnet.width)
