@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pliant.train.engine import train
     from pliant.train.objective import Objective
     from pliant.train.recipe import Recipe
+    from pliant.width.config import Width
 
     __version__: str
 

@@ -9,24 +9,27 @@ from pliant.core.plan import Plan, Term
 from pliant.core.subnet import SubNetSpace
 from pliant.depth import plan as depth
 from pliant.exits import plan as exits
+from pliant.width import plan as width
 
 __all__ = ["PLANS", "build_plan", "default_plan"]
 
-PLANS: dict[str, Callable[..., tuple[Term, ...]]] = {**depth.PLANS, **exits.PLANS}
+PLANS: dict[str, Callable[..., tuple[Term, ...]]] = {**depth.PLANS, **exits.PLANS, **width.PLANS}
 
 
 def default_plan(space: SubNetSpace) -> str:
     """Return the name of the plan for networks with these axes."""
     names = [depth.DEFAULT_PLAN] if space.skippable_blocks else []
     names += [exits.DEFAULT_PLAN] if space.exit_stages else []
+    names += [width.DEFAULT_PLAN] if space.widths else []
     return "+".join(names)
 
 
 def build_plan(name: str, space: SubNetSpace, **options: Any) -> Plan:
     """Build one of `PLANS`, or two joined by a plus, for a model's sub-networks.
 
-    Joined, the terms of both count, at the largest depth and the last exit for what the other does not say; and every
-    earlier exit at the smallest depth learns from the same exit of the super-net.
+    Joined, the terms of both count, at the largest depth, the last exit and the whole width for what the other does
+    not say; and every earlier exit at the smallest depth learns from the same exit of the super-net. (A sandwich needs
+    no more: what it draws, and its smallest, are sub-networks of all axes.)
 
     Args:
         name: `adn`, `exits`, `adn+one-for-all`, ...
@@ -45,15 +48,23 @@ def build_plan(name: str, space: SubNetSpace, **options: Any) -> Plan:
     if strange:
         every = ", ".join(dict.fromkeys(option for taken in allowed.values() for option in taken)) or "none"
         raise ValueError(f"plan {name!r} has no option {strange[0]!r}; allowed: {every}")
-    if sum(part in depth.PLANS for part in names) > 1 or sum(part in exits.PLANS for part in names) > 1:
+    if any(sum(part in wing.PLANS for part in names) > 1 for wing in (depth, exits, width)):
         raise ValueError(f"plan {name!r} joins two plans of one axis; expected one of each axis at most")
     terms: list[Term] = []
     for part in names:
         own = {option: value for option, value in options.items() if option in allowed[part]}
-        terms += _of_depth(part, space, own) if part in depth.PLANS else _of_exits(part, space, own)
-    if len(names) > 1:
+        build = _of_depth if part in depth.PLANS else _of_exits if part in exits.PLANS else _of_width
+        terms += build(part, space, own)
+    if any(part in depth.PLANS for part in names) and any(part in exits.PLANS for part in names):
         terms += exits.shared_by_depths(len(space.exit_stages), str(_depths(space).smallest))
-    return Plan(name=name, terms=tuple(_once(terms, space))).resolve(space)
+    plan = Plan(name=name, terms=tuple(_once(terms, space))).resolve(space)
+    between = len(space) - len({subnet for subnet in plan.passes() if subnet not in plan.random})
+    if len(plan.random) > between:
+        raise ValueError(
+            f"plan {name!r} draws {len(plan.random)} sub-networks for each step, but this network has {between} beside "
+            "those that it names; take fewer with the option 'random', or more choices"
+        )
+    return plan
 
 
 def _of_depth(part: str, space: SubNetSpace, options: dict[str, Any]) -> list[Term]:
@@ -77,6 +88,12 @@ def _of_exits(part: str, space: SubNetSpace, options: dict[str, Any]) -> list[Te
     return list(PLANS[part](len(space.exit_stages), **options))
 
 
+def _of_width(part: str, space: SubNetSpace, options: dict[str, Any]) -> list[Term]:
+    if not space.widths:
+        raise ValueError(f"plan {part!r} is for networks whose width can be chosen; adapt this one with pliant.Width()")
+    return list(PLANS[part](space.widths, **options))
+
+
 def _depths(space: SubNetSpace) -> SubNetSpace:
     return SubNetSpace(space.skippable_blocks)
 
@@ -85,6 +102,6 @@ def _once(terms: list[Term], space: SubNetSpace) -> list[Term]:
     """Drop what a second plan says again: the super-net learns from the labels once."""
     seen: dict[tuple[Any, ...], Term] = {}
     for term in terms:
-        teacher = None if term.teacher is None else space.parse(term.teacher)
-        seen.setdefault((space.parse(term.student), teacher, term.on), term)
+        same = Plan(name="", terms=(term,)).resolve(space).terms[0]
+        seen.setdefault((same.student, same.teacher, same.on), term)
     return list(seen.values())

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from pliant.core.config import Config
 from pliant.core.subnet import SubNetSpace
 
-__all__ = ["Plan", "Term"]
+__all__ = ["RANDOM", "Plan", "Term"]
+
+RANDOM = "random-"
+"""With a number behind it: a sub-network that is drawn anew for every step, another than all that a plan names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +20,8 @@ class Term(Config):
     """One line of a plan.
 
     Attributes:
-        student: the sub-network that learns, as text (`largest`, `smallest`, `TTFF`).
+        student: the sub-network that learns, as text (`largest`, `smallest`, `TTFF`), or `random-1`, `random-2`, ...
+            for those that are drawn anew in every step.
         teacher: the sub-network it learns from, always detached; none = it learns from the labels.
         on: `labels` (cross-entropy), `logits` (KL divergence of the class distributions) or
             `features` (KL divergence of the softmax over the channels of each pooled stage output).
@@ -103,10 +108,18 @@ class Plan(Config):
 
     def resolve(self, space: SubNetSpace) -> Plan:
         """Return the plan with `largest`, `smallest` and other texts replaced by the sub-networks of `space`."""
+        return self._renamed(lambda text: text if text.startswith(RANDOM) else str(space.parse(text)))
 
-        def name(text: str) -> str:
-            return str(space.parse(text))
+    @property
+    def random(self) -> tuple[str, ...]:
+        """The names of the sub-networks that are drawn in every step."""
+        return tuple(subnet for subnet in self.passes() if subnet.startswith(RANDOM))
 
+    def drawn(self, subnets: Mapping[str, str]) -> Plan:
+        """Return the plan of one step, with sub-networks in place of the names in `random`."""
+        return self._renamed(lambda text: subnets.get(text, text))
+
+    def _renamed(self, name: Callable[[str], str]) -> Plan:
         terms = tuple(
             term.replace(student=name(term.student), teacher=None if term.teacher is None else name(term.teacher))
             for term in self.terms

@@ -16,7 +16,16 @@ from pliant.core.switch import Switch
 from pliant.depth.config import Depth
 from pliant.depth.modules import NormsCalled, SkipAwareNorm, SkippableBlock, SuperNetStochasticDepth
 
-__all__ = ["adapt_", "bake_", "changed_paths", "copied_norms", "grouped", "mandatory_blocks", "skipped_paths", "subnet_space"]
+__all__ = [
+    "adapt_",
+    "bake_",
+    "changed_paths",
+    "copied_norms",
+    "grouped",
+    "mandatory_blocks",
+    "skipped_paths",
+    "subnet_space",
+]
 
 
 def grouped(anatomy: Anatomy, config: Depth) -> Anatomy:

@@ -244,7 +244,8 @@ def _leaves_some_out(objective: Objective) -> bool:
     if not isinstance(objective.model, AdaptiveModule):
         return False
     space = objective.model.space
-    learning = [space.parse(term.student) for term in objective.plan.terms if term.start == 0]
+    plan = objective.plan
+    learning = [space.parse(term.student) for term in plan.terms if term.start == 0 and term.student not in plan.random]
     depths = {subnet.depth for subnet in learning}
     skipping = tuple(count > 0 for count in space.skippable_blocks)
     every_exit = {subnet.exit for subnet in learning} >= set(range(1, len(space.exit_stages) + 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -61,9 +62,9 @@ class Objective(nn.Module):
         elif any(term.student != "largest" or term.teacher is not None for term in plan.terms):
             raise ValueError(f"plan {plan.name!r} needs sub-networks, but this {type(model).__name__} is not adapted")
         self.plan = plan
+        self._space = adapted.space if adapted is not None else None
         self._teacher = _Teacher(teacher, plan, adapted.space) if teacher is not None and adapted is not None else None
-        learning = {term.student for term in plan.terms}
-        self._passes = Passes(plan, adapted and adapted.space, learning if self._teacher else plan.passes())
+        self._fixed = None if plan.random else self._step(plan)
         self.label_smoothing = label_smoothing
         self.terms: dict[str, Tensor] = {}
         self.progress = 0.0
@@ -109,29 +110,51 @@ class Objective(nn.Module):
         self.terms = {}
         counted = y != IGNORED if _is_text(y) else None
         y = y if counted is None else y[counted]
-        active = [term for term in self.plan.terms if term.start <= self.progress]
-        teachers = self._teacher.answers(x, active, counted) if self._teacher else {}
-        by_itself = [] if self._teacher else [term for term in active if term.teacher]
-        named = {term.student for term in active} | {term.teacher for term in by_itself}
+        step = self._fixed or self._step(self.plan.drawn(self._draw()))
+        active = {name: term for name, term in step.terms.items() if term.start <= self.progress}
+        teachers: dict[str, Outputs] = {}
+        if self._teacher and step.teaching:
+            teachers = self._teacher.answers(x, list(active.values()), step.teaching, counted)
+        by_itself = [] if self._teacher else [term for term in active.values() if term.teacher]
+        named = {term.student for term in active.values()} | {term.teacher for term in by_itself}
         losses = []
-        for members in self._passes.members:
+        for members in step.passes.members:
             wanted = [subnet for subnet in members if subnet in named]
             if not wanted:
                 continue
-            own = [term for term in active if term.student in wanted]
+            own = {name: term for name, term in active.items() if term.student in wanted}
             teaches = [term for term in by_itself if term.teacher in wanted]
-            features = any(term.on == "features" for term in (*own, *teaches))
-            outputs = self._passes.run(self.model, x, wanted, counted, features=features)
+            features = any(term.on == "features" for term in (*own.values(), *teaches))
+            outputs = step.passes.run(self.model, x, wanted, counted, features=features)
             teachers |= {subnet: outputs[subnet].detach() for subnet in wanted if subnet in _teachers(teaches)}
-            terms = [self._value(term, outputs[term.student], teachers, y) for term in own]
-            if terms:
-                losses.append(finish(sum(terms[1:], terms[0])))
-            del outputs, terms
+            values = [self._value(name, term, outputs[term.student], teachers, y) for name, term in own.items()]
+            if values:
+                losses.append(finish(sum(values[1:], values[0])))
+            del outputs, values
         if not losses:
             raise ValueError(f"plan {self.plan.name!r} has no term that counts at progress {self.progress:.3f}")
         return losses
 
-    def _value(self, term: Term, outputs: Outputs, teachers: dict[str, Outputs], y: Tensor) -> Tensor:
+    def _step(self, plan: Plan) -> _Step:
+        """Return what one step does; `plan` is this objective's, with sub-networks in place of what is drawn."""
+        terms = dict(zip((term.name for term in self.plan.terms), plan.terms, strict=True))
+        if self._teacher is None:
+            return _Step(terms, Passes(plan, self._space, plan.passes()), None)
+        learning = {term.student for term in plan.terms}
+        return _Step(terms, Passes(plan, self._space, learning), self._teacher.passes(plan))
+
+    def _draw(self) -> dict[str, str]:
+        """Choose the sub-networks that the plan leaves open, from those it does not name, the same in all processes."""
+        assert self._space is not None
+        open_, named = self.plan.random, set(self.plan.passes())
+        candidates = [name for name in map(str, self._space) if name not in named]
+        chosen = torch.randperm(len(candidates))[: len(open_)]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            chosen = chosen.to(next(self.model.parameters()).device)
+            torch.distributed.broadcast(chosen, src=0)
+        return dict(zip(open_, (candidates[index] for index in chosen.tolist()), strict=True))
+
+    def _value(self, name: str, term: Term, outputs: Outputs, teachers: dict[str, Outputs], y: Tensor) -> Tensor:
         if term.teacher is None:
             value = label_loss(outputs.logits, y, self.label_smoothing)
         elif term.on == "logits":
@@ -139,8 +162,23 @@ class Objective(nn.Module):
         else:
             value = feature_divergence(outputs.features, teachers[term.teacher].features, term.temperature, term.stages)
         value = value * term.weight
-        self.terms[term.name] = value.detach()
+        self.terms[name] = value.detach()
         return value
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one step does.
+
+    Attributes:
+        terms: the terms of its plan, under the names by which they are known in every step.
+        passes: of the model.
+        teaching: passes of the teacher, where another network teaches.
+    """
+
+    terms: dict[str, Term]
+    passes: Passes
+    teaching: Passes | None
 
 
 class _Teacher:
@@ -165,20 +203,24 @@ class _Teacher:
             theirs, ours = (f"{one.smallest} to {one.largest}" for one in (adapted.space, space))
             raise ValueError(f"Objective: the teacher has other sub-networks than the model: {theirs}, expected {ours}")
         self._network = network.eval()
-        self._passes = Passes(plan, adapted and adapted.space, _teachers(terms))
+        self._space = adapted.space if adapted is not None else None
+
+    def passes(self, plan: Plan) -> Passes:
+        """Return the passes that it takes to teach what a plan names."""
+        return Passes(plan, self._space, _teachers(plan.terms))
 
     @torch.no_grad()
     def answers(
-        self, x: Tensor | Mapping[str, Tensor], terms: Sequence[Term], counted: Tensor | None
+        self, x: Tensor | Mapping[str, Tensor], terms: Sequence[Term], passes: Passes, counted: Tensor | None
     ) -> dict[str, Outputs]:
         """Return what the teachers of some terms of the plan answer, by their names."""
         found: dict[str, Outputs] = {}
-        for members in self._passes.members:
+        for members in passes.members:
             concerned = [term for term in terms if term.teacher in members]
             wanted = [subnet for subnet in members if subnet in _teachers(concerned)]
             if wanted:
                 features = any(term.on == "features" for term in concerned)
-                found |= self._passes.run(self._network, x, wanted, counted, features=features)
+                found |= passes.run(self._network, x, wanted, counted, features=features)
         return found
 
 

@@ -14,8 +14,8 @@ from pliant.data import Augment, Interpolation
 from pliant.depth.config import Depth
 from pliant.depth.plan import DEFAULT_PLAN
 from pliant.exits.config import Exits
-from pliant.width.config import Width
 from pliant.plans import build_plan
+from pliant.width.config import Width
 
 __all__ = ["Adapt", "Data", "Ema", "Learns", "Model", "Optimizer", "Phase", "PlanChoice", "Schedule", "Teacher"]
 
@@ -77,6 +77,10 @@ class Adapt(Config):
         return tuple(config for config in (self.depth, self.exits, self.width) if config is not None)
 
 
+# Has all axes, so that every plan can be built for it.
+ANY_SPACE = SubNetSpace((1,), (1, 1), widths=(0.25, 0.5, 0.75, 1.0), width_stages=2, mixed_widths=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlanChoice(Config):
     """Which training objective, by name; further keys are the options of that plan.
@@ -91,7 +95,7 @@ class PlanChoice(Config):
 
     def validate(self) -> None:
         """Refuse unknown plans and options, whatever the network."""
-        self.build(SubNetSpace((1,), (1, 1)))
+        self.build(ANY_SPACE)
 
     def build(self, space: SubNetSpace) -> Plan:
         """Make the plan for the sub-networks of one model."""
