@@ -11,6 +11,7 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pliant.train.files import write_file
@@ -42,34 +43,28 @@ class WeightAverage(L.Callback):
     During a warm-up it follows the weights, so that the average starts from a network that has learned something.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, model: nn.Module) -> None:
         assert recipe.ema is not None
         decay = recipe.ema.decay
         if recipe.ema.rescale:
             decay = 1 - min(1.0, (1 - decay) * recipe.batch_size * recipe.ema.every / recipe.epochs)
         self.every = recipe.ema.every
         self.warmup_epochs = recipe.schedule.warmup_epochs
-        self._average_of = lambda model: AveragedModel(
-            model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
-        )
-        self.average: AveragedModel | None = None
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        self.average = average.requires_grad_(False)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Lightning's hook."""
-        module = cast(TrainingModule, pl_module)
-        self.average = self._average_of(module.objective.model).requires_grad_(False)
-        module.evaluate_instead(self.average.module)
+        cast(TrainingModule, pl_module).evaluate_instead(self.average.module)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lightning's hook."""
-        assert self.average is not None
         self.average.module.to(pl_module.device)  # its counter stays on the CPU, where a look at it costs nothing
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Lightning's hook."""
-        assert self.average is not None
         if trainer.global_step % self.every == 0:
             self.average.update_parameters(cast(TrainingModule, pl_module).objective.model)
             if trainer.current_epoch < self.warmup_epochs:
@@ -77,12 +72,10 @@ class WeightAverage(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's hook."""
-        assert self.average is not None
         return self.average.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook."""
-        assert self.average is not None
         self.average.load_state_dict(state_dict)
 
 

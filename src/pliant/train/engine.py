@@ -120,7 +120,7 @@ def _rehearse(runs: Sequence[PhaseRun], source: ModelSource, data: ImageData, pl
     for run in runs:
         try:
             model = build_network(source, run.recipe, place, image_size=data.image_size, fresh=False)
-            _objective(model, run.recipe, before if run.recipe.teacher == "frozen" else None)
+            _objective(model, run.recipe, {"live": None, "frozen": before, "ema": model}[run.recipe.teacher])
             TrainFeed(data.train, run.recipe, place, epoch=lambda: 0)
         except ValueError as error:
             raise ValueError(f"{run.name}: {error}") from None
@@ -172,7 +172,8 @@ def _fit(
     recipe = run.recipe
     feed = TrainFeed(data.train, recipe, place, epoch=lambda: trainer.current_epoch)
     val_feed = ValidationFeed(data.val, recipe, place)
-    objective = _objective(model, recipe, teacher)
+    average = WeightAverage(recipe, model) if recipe.ema else None
+    objective = _objective(model, recipe, average.average.module if average and recipe.teacher == "ema" else teacher)
     record = {"recipe": run.whole.to_dict(), "data": facts_of(data)}
     module = TrainingModule(objective, recipe, record=record, steps_per_epoch=len(feed))
 
@@ -181,7 +182,7 @@ def _fit(
     say = lambda text: log(f"{run.name}, {text}" if run.name else text) if log else None  # noqa: E731
     folder = RunFolder(run.folder, recipe, say, batch_size=feed.batch_size)
     callbacks: list[L.Callback] = [Reseed(recipe.seed), folder]
-    callbacks += [WeightAverage(recipe)] if recipe.ema else []
+    callbacks += [average] if average else []
     callbacks += [bar] if bar else []
     if place.rank == 0:
         run.prepare()

@@ -41,8 +41,9 @@ class Recipe(Config):
         plan: the training objective. A plain network learns from the labels alone, whatever stands here.
         learns: `all`, or `classifiers`: only the last layer of every exit, with what it takes from the exit before
             (phase II of IMTA). All else is as at inference, its norms included, and no gradient is computed for it.
-        teacher: of the plan: `live`, the network itself as it learns; or `frozen`, the network that the training
-            started from, as it was then, which costs a forward pass more.
+        teacher: of the plan: `live`, the network itself as it learns; `ema`, its moving average (DS-Net's in-place
+            bootstrapping); or `frozen`, the network that the training started from, as it was then. The last two
+            cost a forward pass more.
         optimizer: which, and with what.
         schedule: of the learning rate.
         batch_size: images a step, in all processes together.
@@ -120,6 +121,8 @@ class Recipe(Config):
                     "Recipe.learns: got 'classifiers', but the library's weights have none for the convolutions of "
                     "adapt.exits.classifier, which would stay random; use 'linear'"
                 )
+        if self.teacher == "ema" and self.ema is None:
+            raise ValueError("Recipe.teacher: got 'ema', but 'ema' is none: there is no moving average")
         if self.teacher == "frozen" and not started:
             raise ValueError(
                 "Recipe.teacher: got 'frozen', but there is no network that was trained before; give its checkpoint as "

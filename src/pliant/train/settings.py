@@ -20,7 +20,7 @@ from pliant.width.config import Width
 __all__ = ["Adapt", "Data", "Ema", "Learns", "Model", "Optimizer", "Phase", "PlanChoice", "Schedule", "Teacher"]
 
 Learns = Literal["all", "classifiers"]
-Teacher = Literal["live", "frozen"]
+Teacher = Literal["live", "ema", "frozen"]
 
 
 @dataclass(frozen=True, kw_only=True)

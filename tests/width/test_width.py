@@ -1,0 +1,201 @@
+"""Width: the leading channels run alone, and are what a smaller network would be."""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import pliant
+from pliant.core.subnet import SubNetSpace
+
+NORMS = ["statistics", "private", "shared"]
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_whole_network_is_what_it_was(tiny, x):
+    torch.manual_seed(0)
+    plain = tiny().eval()
+    adapted = pliant.adapt_(copy.deepcopy(plain), pliant.Width())
+    assert torch.equal(adapted(x), plain(x))
+    assert set(plain.state_dict()) <= set(adapted.state_dict())
+
+
+@pytest.mark.parametrize("norms", NORMS)
+def test_every_width_is_a_smaller_network_of_the_same_class(tiny, make, norms, x):
+    model = make(pliant.Width(choices=(0.25, 0.5, 1.0), norms=norms))
+    for width, channels in (("0.25", 2), ("0.5", 4), ("1.0", 8)):
+        network = pliant.extract(model, f"width={width}")
+        torch.testing.assert_close(network(x), model(x, subnet=f"width={width}"), rtol=0, atol=0)
+        assert type(network) is tiny
+        built = tiny(channels).eval()
+        built.load_state_dict(network.state_dict(), strict=True)
+        assert torch.equal(built(x), network(x))
+        assert network.stem.out_channels == network.layer1[0].bn1.num_features == channels
+
+
+def test_a_width_is_the_whole_network_with_the_other_channels_silenced(make, x):
+    model = make(pliant.Width(choices=(0.5, 1.0), norms="shared"))
+    masked = pliant.extract(model, "largest")
+    with torch.no_grad():
+        for path in ("stem", "between"):
+            masked.get_submodule(path).weight[4:] = 0
+            masked.get_submodule(path).bias[4:] = 0
+        for norm in masked.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.weight[4:] = 0
+                norm.bias[4:] = 0
+    torch.testing.assert_close(model(x, subnet="width=0.5"), masked(x))
+
+
+def test_switching_copies_nothing(make, x):
+    model = make(pliant.Width(choices=(0.5, 1.0), norms="shared"))
+    seen = {}
+
+    def look(module: nn.Module, _: object) -> None:
+        seen[module] = module.weight
+
+    for name in ("layer1.0.conv2", "fc"):
+        model.get_submodule(name).register_forward_pre_hook(look)
+    model(x, subnet="width=0.5")
+    assert len(seen) == 2
+    for module, running in seen.items():
+        whole = module._parameters["weight"]
+        assert running.shape[1] == 4
+        assert running.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+
+
+def test_a_shared_extract_follows_the_weights(make, x):
+    model = make()
+    network = pliant.extract(model, "width=0.5", share=True)
+    with torch.no_grad():
+        model.fc.bias.add_(1.0)
+        model.get_submodule("layer1.0.conv1")._parameters["weight"].mul_(0.5)
+    assert torch.equal(network(x), model(x, subnet="width=0.5"))
+
+
+def test_what_was_prepared_for_inference_is_not_used_when_weights_were_moved(make, x):
+    model = make()
+    with torch.no_grad():
+        before = model(x, subnet="width=0.5")
+        model.double()
+        after = model(x.double(), subnet="width=0.5")
+    torch.testing.assert_close(after.float(), before)
+
+
+def test_every_width_keeps_its_own_statistics(make, x):
+    model = make(pliant.Width(choices=(0.5, 1.0)))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.train()(x, subnet="width=0.5")
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(before[name], tensor)}
+    assert changed
+    assert all(".widths.0_5." in name for name in changed)
+    assert "layer1.0.bn1.widths.0_5.running_mean" in changed
+
+
+def test_private_norms_learn_on_their_own(make, x):
+    model = make(pliant.Width(choices=(0.5, 1.0), norms="private")).train()
+    model(x, subnet="width=0.5").sum().backward()
+    norm = model.get_submodule("layer1.0.bn1")
+    assert norm._parameters["weight"].grad is None
+    assert norm.get_submodule("widths.0_5").weight.grad is not None
+
+
+def test_the_rest_of_a_weight_gets_no_gradient(make, x):
+    model = make().train()
+    model(x, subnet="width=0.25").sum().backward()
+    gradient = model.get_submodule("layer2.0.conv1")._parameters["weight"].grad
+    assert gradient[:2, :2].abs().sum() > 0
+    assert gradient[2:].abs().sum() == gradient[:, 2:].abs().sum() == 0
+
+
+def test_a_plain_checkpoint_loads_into_all_widths(tiny, make, x):
+    trained = make()
+    plain = pliant.extract(trained, "largest").state_dict()
+    model = pliant.adapt_(tiny(), pliant.Width(choices=(0.25, 0.5, 1.0))).eval()
+    model.load_state_dict(plain, strict=True)
+    assert torch.equal(model(x), trained(x))
+    own = model.get_submodule("layer1.0.bn1.widths.0_5")
+    assert torch.equal(own.running_mean, plain["layer1.0.bn1.running_mean"][:4])
+
+
+def test_stages_can_have_widths_of_their_own(make, x):
+    model = make(pliant.Width(choices=(0.5, 1.0), per_stage=True))
+    assert [str(subnet) for subnet in model.subnets] == ["width=0.5", "width=0.5/1.0", "width=1.0/0.5", "width=1.0"]
+    network = pliant.extract(model, "width=1.0/0.5")
+    assert (network.stem.weight.shape[0], network.between.weight.shape[:2]) == (8, (4, 8))
+    assert torch.equal(network(x), model(x, subnet="width=1.0/0.5"))
+
+
+def test_width_and_depth_multiply(make, x):
+    model = make(pliant.Width(choices=(0.5, 1.0)), pliant.Depth())
+    assert len(model.subnets) == 2 * 4
+    assert str(model.space.smallest) == "width=0.5,depth=TT"
+    sizes = []
+    for subnet in model.subnets:
+        network = pliant.extract(model, subnet)
+        assert torch.equal(network(x), model(x, subnet=subnet))
+        assert torch.equal(network(x), model(x, subnet=str(subnet)))
+        sizes.append(sum(parameter.numel() for parameter in network.parameters()))
+    assert sizes[0] == min(sizes)
+    assert sizes[-1] == max(sizes)
+    model.train()(x, subnet="width=0.5,depth=TF")
+    assert (model.state_dict()["layer1.0.bn1.skip.widths.0_5.num_batches_tracked"]) == 1
+
+
+def test_the_compiled_network_switches_too(make, x):
+    model = make()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for subnet in ("width=0.25", "width=1.0", "width=0.25"):
+        torch.testing.assert_close(compiled(x, subnet=subnet), model(x, subnet=subnet))
+
+
+@pytest.mark.parametrize("choices", [(), (0.5,), (0.0, 1.0), (-0.5, 1.0), (0.5, 1.5), (1.0, 0.5), (0.5, 0.5, 1.0)])
+def test_choices_that_make_no_sense_are_refused(choices):
+    with pytest.raises(ValueError, match=re.escape(f"got {list(choices)}, expected ascending shares above 0")):
+        pliant.Width(choices=choices)
+
+
+def test_a_width_that_leaves_nothing_is_refused_before_anything_changes(tiny):
+    model = tiny()
+    with pytest.raises(ValueError, match=r"0\.1 leaves none of the 8 channels of 'layer1\.0\.conv1'"):
+        pliant.adapt_(model, pliant.Width(choices=(0.1, 1.0)))
+    assert type(model) is tiny
+    assert type(model.stem) is nn.Conv2d
+
+
+def test_channels_are_rounded_to_a_multiple(make, x):
+    model = make(pliant.Width(choices=(0.3, 0.6, 1.0), divisor=4))
+    sizes = [pliant.extract(model, subnet).stem.out_channels for subnet in model.subnets]
+    assert sizes == [4, 4, 8]
+
+
+@pytest.mark.parametrize("text", ["width=0.3", "width=0.5/1.0", "width=x", "width=", "width=0.5,width=1.0", "TT"])
+def test_widths_that_are_not_there_are_refused_by_name(make, text):
+    with pytest.raises(ValueError, match=r"allowed are width=0\.25, width=0\.5 and width=1\.0") as error:
+        make().space.parse(text)
+    assert repr(text) in str(error.value)
+
+
+def test_texts_of_widths_are_read_in_any_form():
+    space = SubNetSpace((1, 1), widths=(0.5, 1.0), width_stages=2, mixed_widths=True)
+    assert len(space) == 16
+    for subnet in space:
+        assert space.parse(str(subnet)) == subnet
+    half = space.parse("width=0.5,depth=TF")
+    assert half.width == (0.5, 0.5)
+    assert space.parse("depth=TF,width=0.5/0.5") == half
+    assert space.parse("width=0.5") == space.parse("width=0.5,depth=FF")
+    assert space.parse("depth=TF") == space.parse("width=1,depth=TF")
+    assert list(space)[0] == space.smallest
+    assert list(space)[-1] == space.largest
+    with pytest.raises(ValueError, match=r"or one for each of 2 stages, such as width=0\.5/1\.0"):
+        space.parse("width=0.7/1.0")
+    assert SubNetSpace(widths=(0.5, 1.0), width_stages=1).parse("0.5").width == (0.5,)
