@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pliant.core.plan import Plan, Term
-from pliant.core.subnet import SubNetSpace
+from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.depth import plan as depth
 from pliant.exits import plan as exits
 from pliant.width import plan as width
@@ -91,7 +91,7 @@ def _of_exits(part: str, space: SubNetSpace, options: dict[str, Any]) -> list[Te
 def _of_width(part: str, space: SubNetSpace, options: dict[str, Any]) -> list[Term]:
     if not space.widths:
         raise ValueError(f"plan {part!r} is for networks whose width can be chosen; adapt this one with pliant.Width()")
-    return list(PLANS[part](space.widths, **options))
+    return list(PLANS[part]([str(SubNet(width=width)) for width in space.widths], **options))
 
 
 def _depths(space: SubNetSpace) -> SubNetSpace:

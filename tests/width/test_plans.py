@@ -11,7 +11,7 @@ import pliant
 from pliant.core.subnet import SubNetSpace
 from pliant.plans import build_plan
 
-SPACE = SubNetSpace(widths=(0.25, 0.5, 0.75, 1.0), width_stages=2)
+SPACE = SubNetSpace(widths=((0.25, 0.25), (0.5, 0.5), (0.75, 0.75), (1.0, 1.0)))
 CHOICES = (0.25, 0.5, 0.75, 1.0)
 
 

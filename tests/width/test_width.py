@@ -185,7 +185,7 @@ def test_widths_that_are_not_there_are_refused_by_name(make, text):
 
 
 def test_texts_of_widths_are_read_in_any_form():
-    space = SubNetSpace((1, 1), widths=(0.5, 1.0), width_stages=2, mixed_widths=True)
+    space = SubNetSpace((1, 1), widths=((0.5, 0.5), (0.5, 1.0), (1.0, 0.5), (1.0, 1.0)))
     assert len(space) == 16
     for subnet in space:
         assert space.parse(str(subnet)) == subnet
@@ -194,8 +194,8 @@ def test_texts_of_widths_are_read_in_any_form():
     assert space.parse("depth=TF,width=0.5/0.5") == half
     assert space.parse("width=0.5") == space.parse("width=0.5,depth=FF")
     assert space.parse("depth=TF") == space.parse("width=1,depth=TF")
-    assert list(space)[0] == space.smallest
+    assert next(iter(space)) == space.smallest
     assert list(space)[-1] == space.largest
-    with pytest.raises(ValueError, match=r"or one for each of 2 stages, such as width=0\.5/1\.0"):
+    with pytest.raises(ValueError, match=r"allowed are width=0\.5, width=0\.5/1\.0, width=1\.0/0\.5 and width=1\.0"):
         space.parse("width=0.7/1.0")
-    assert SubNetSpace(widths=(0.5, 1.0), width_stages=1).parse("0.5").width == (0.5,)
+    assert SubNetSpace(widths=((0.5,), (1.0,))).parse("0.5").width == (0.5,)

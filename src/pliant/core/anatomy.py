@@ -87,11 +87,13 @@ class ChannelGroup:
         units: how many units there are: channels, heads, or groups of a grouped convolution.
         stage: the index in `Anatomy.stages` of the stage that they belong to.
         cuts: what shrinks with them.
+        kept: where the network says so itself, how many units run at each width of its stage: pairs of both.
     """
 
     units: int
     stage: int
     cuts: tuple[Cut, ...]
+    kept: tuple[tuple[float, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,7 @@ class Anatomy:
             divide into groups.
         traced: it was read from an example, so that the model alone does not tell it again.
         channels: groups of channels; empty where nobody asked for them.
+        widths: the widths that the network brings, see `SubNetSpace.widths`; empty where it has none.
     """
 
     family: str
@@ -116,6 +119,7 @@ class Anatomy:
     columnar: bool = False
     traced: bool = False
     channels: tuple[ChannelGroup, ...] = ()
+    widths: tuple[tuple[float, ...], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists, texts and numbers; `from_dict` reads them."""
@@ -131,15 +135,23 @@ class Anatomy:
         try:
             stages = tuple(_read(Stage, stage, blocks=Block) for stage in data["stages"])
             channels = tuple(_read(ChannelGroup, group, cuts=Cut) for group in data.get("channels", ()))
-            return cls(**{**data, "stages": stages, "channels": channels})
+            return cls(**_frozen(dict(data)) | {"stages": stages, "channels": channels})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not an anatomy: {error}") from None
 
 
 def _read(kind: type, data: Mapping[str, Any], **parts: type) -> Any:
     """Make a dataclass of plain data; some of its fields are lists of others."""
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
-    return kind(**values | {name: tuple(_read(part, one) for one in data[name]) for name, part in parts.items()})
+    return kind(
+        **_frozen(dict(data)) | {name: tuple(_read(part, one) for one in data[name]) for name, part in parts.items()}
+    )
+
+
+def _frozen(value: Any) -> Any:
+    """Return plain data with tuples in place of lists."""
+    if isinstance(value, dict):
+        return {name: _frozen(one) for name, one in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 @runtime_checkable

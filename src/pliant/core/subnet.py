@@ -10,6 +10,9 @@ from functools import cached_property
 
 __all__ = ["SubNet", "SubNetSpace"]
 
+# So many are not all named in a message.
+MANY_WIDTHS = 20
+
 
 @dataclass(frozen=True)
 class SubNet:
@@ -57,16 +60,13 @@ class SubNetSpace:
     Attributes:
         skippable_blocks: for each stage, how many blocks its skippable sub-path has; empty = no depth axis.
         exit_stages: for each exit, how many stages lead to it; empty = no exits axis.
-        widths: the shares of channels that a stage can run with, the largest last; empty = no width axis.
-        width_stages: how many stages have a width.
-        mixed_widths: whether stages have widths of their own; else all have the same.
+        widths: the shares of channels, one for each stage, that can run together, the smallest first and the whole
+            network last; empty = no width axis.
     """
 
     skippable_blocks: tuple[int, ...] = ()
     exit_stages: tuple[int, ...] = ()
-    widths: tuple[float, ...] = ()
-    width_stages: int = 0
-    mixed_widths: bool = False
+    widths: tuple[tuple[float, ...], ...] = ()
 
     @property
     def largest(self) -> SubNet:
@@ -74,14 +74,14 @@ class SubNetSpace:
         return SubNet(
             depth=(False,) * len(self.skippable_blocks),
             exit=len(self.exit_stages) or None,
-            width=self.widths[-1:] * self.width_stages,
+            width=self.widths[-1] if self.widths else (),
         )
 
     @property
     def smallest(self) -> SubNet:
         """The base-net: everything that can be skipped is, at the smallest width, and the first classifier answers."""
         depth = tuple(count > 0 for count in self.skippable_blocks)
-        width = self.widths[:1] * self.width_stages
+        width = self.widths[0] if self.widths else ()
         return self._reached(SubNet(depth=depth, exit=1 if self.exit_stages else None, width=width))
 
     def __iter__(self) -> Iterator[SubNet]:
@@ -97,13 +97,8 @@ class SubNetSpace:
     def _ordered(self) -> tuple[SubNet, ...]:
         depths = itertools.product(*((True, False) if count else (False,) for count in self.skippable_blocks))
         exits = range(1, len(self.exit_stages) + 1) if self.exit_stages else (None,)
-        product = itertools.product(list(depths), exits, self._width_choices())
+        product = itertools.product(list(depths), exits, self.widths or [()])
         return tuple(sorted({self._reached(SubNet(*values)) for values in product}, key=self._size))
-
-    def _width_choices(self) -> list[tuple[float, ...]]:
-        if self.mixed_widths:
-            return list(itertools.product(self.widths, repeat=self.width_stages))
-        return [(width,) * self.width_stages for width in self.widths] or [()]
 
     @cached_property
     def _all(self) -> frozenset[SubNet]:
@@ -198,18 +193,13 @@ class SubNetSpace:
                 width = tuple(map(float, values["width"].split("/")))
             except ValueError:
                 return None
-            found = dataclasses.replace(found, width=width if len(width) > 1 else width * self.width_stages)
+            found = dataclasses.replace(found, width=width if len(width) > 1 else width * len(largest.width))
         return found
 
     def _allowed(self) -> str:
         parts = []
         if self.widths:
-            each = [f"width={width}" for width in self.widths]
-            text = f"{', '.join(each[:-1])} and {each[-1]}" if len(each) > 1 else each[0]
-            if self.mixed_widths and self.width_stages > 1:
-                ends = [repr(self.widths[0])] * (self.width_stages - 1) + [repr(self.widths[-1])]
-                text += f", or one for each of {self.width_stages} stages, such as width={'/'.join(ends)}"
-            parts.append(text)
+            parts.append(_allowed_widths(self.widths))
         stages = len(self.skippable_blocks)
         if stages:
             letters = "".join("FT"[count > 0] for count in self.skippable_blocks)
@@ -222,3 +212,10 @@ class SubNetSpace:
             parts.append(f"exit=1 to exit={len(self.exit_stages)}")
         both = f", joined by a comma, such as {self.smallest}" if len(parts) > 1 else ""
         return f"allowed are {' and '.join(parts)}{both}; or 'largest', 'smallest'"
+
+
+def _allowed_widths(widths: tuple[tuple[float, ...], ...]) -> str:
+    texts = [str(SubNet(width=width)) for width in widths]
+    if len(texts) > MANY_WIDTHS:
+        return f"{len(texts)} widths such as {texts[0]}, {texts[1]}, {texts[-2]} and {texts[-1]}"
+    return f"{', '.join(texts[:-1])} and {texts[-1]}" if len(texts) > 1 else texts[0]

@@ -78,7 +78,7 @@ class Adapt(Config):
 
 
 # Has all axes, so that every plan can be built for it.
-ANY_SPACE = SubNetSpace((1,), (1, 1), widths=(0.25, 0.5, 0.75, 1.0), width_stages=2, mixed_widths=True)
+ANY_SPACE = SubNetSpace((1,), (1, 1), tuple((number / 100,) for number in range(1, 101)))
 
 
 @dataclass(frozen=True, kw_only=True)

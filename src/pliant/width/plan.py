@@ -9,19 +9,19 @@ from pliant.core.plan import RANDOM, Term
 __all__ = ["DEFAULT_PLAN", "PLANS"]
 
 
-def slimmable(widths: Sequence[float], *, distillation: bool = False) -> tuple[Term, ...]:
-    """Every width learns in every step (slimmable networks).
+def slimmable(widths: Sequence[str], *, distillation: bool = False) -> tuple[Term, ...]:
+    """Every width learns in every step (slimmable networks); `widths` are their texts, the whole network last.
 
     From the labels, as published; with `distillation` the smaller ones learn from the whole network instead.
     """
-    *smaller, whole = [f"width={width}" for width in widths]
+    *smaller, whole = widths
     if distillation:
         return (Term(student=whole), *(Term(student=one, teacher=whole, on="logits") for one in smaller[::-1]))
     return tuple(Term(student=one) for one in (whole, *smaller[::-1]))
 
 
 def sandwich(
-    widths: Sequence[float],
+    widths: Sequence[str],
     *,
     random: int = 2,
     distillation: bool = True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
@@ -16,8 +17,9 @@ from pliant.width.modules import Number, Part, Sliced
 
 __all__ = ["adapt_", "bake_", "changed_paths", "subnet_space"]
 
+USUAL_CHOICES = (0.25, 0.5, 0.75, 1.0)
 # All are known by name, so that switching costs nothing.
-MOST_SUBNETS = 10_000
+MOST_WIDTHS = 1_000
 STATISTICS = ("running_mean", "running_var")
 COUNTER = "num_batches_tracked"
 
@@ -26,18 +28,30 @@ def subnet_space(anatomy: Anatomy, config: Width) -> SubNetSpace:
     """Return the sub-networks that this config gives.
 
     Raises:
-        ValueError: a choice leaves a group without channels or with a part of a head, or there are too many.
+        ValueError: a choice leaves a group without channels or with a part of a head; there are too many; or choices
+            are given for a network that brings its widths.
     """
+    stages = len(_width_stages(anatomy))
+    if anatomy.widths:
+        if config.choices is not None or config.per_stage:
+            raise ValueError(
+                f"Width.choices: got {list(config.choices or ())}, but this {anatomy.family} brings its widths; leave "
+                "choices and per_stage out"
+            )
+        return SubNetSpace(widths=anatomy.widths)
+    choices = config.choices or USUAL_CHOICES
     for group in anatomy.channels:
         _kept(group, config)
-    stages = len(_width_stages(anatomy))
-    count = len(config.choices) ** stages
-    if config.per_stage and count > MOST_SUBNETS:
+    if not config.per_stage:
+        return SubNetSpace(widths=tuple((width,) * stages for width in choices))
+    if len(choices) ** stages > MOST_WIDTHS:
         raise ValueError(
-            f"Width: {len(config.choices)} choices for each of {stages} stages are {count} sub-networks, allowed are "
-            f"{MOST_SUBNETS}; take fewer choices, or per_stage=False"
+            f"Width: {len(choices)} choices for each of {stages} stages are {len(choices) ** stages} widths, allowed "
+            f"are {MOST_WIDTHS}; take fewer choices, or per_stage=False"
         )
-    return SubNetSpace(widths=config.choices, width_stages=stages, mixed_widths=config.per_stage and stages > 1)
+    return SubNetSpace(
+        widths=tuple(sorted(itertools.product(choices, repeat=stages), key=lambda width: (sum(width), width)))
+    )
 
 
 def _width_stages(anatomy: Anatomy) -> dict[int, int]:
@@ -51,9 +65,11 @@ def _kept(group: ChannelGroup, config: Width) -> dict[float, int]:
     Raises:
         ValueError: none at all, or not a whole number of heads or of groups of channels.
     """
+    if group.kept:
+        return dict(group.kept)
     consists_of_channels = all(cut.per_unit == 1 for cut in group.cuts)
     kept = {}
-    for width in config.choices:
+    for width in config.choices or USUAL_CHOICES:
         exact = width * group.units
         if consists_of_channels:
             kept[width] = _nearest_multiple(exact, group.units, config.divisor) if width < 1 else group.units
@@ -112,7 +128,8 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Width, switch: Switch, co
         Sliced.make_(module, switch, shrinking | {name: [] for name in own if name not in shrinking}, numbers[path])
         if own:
             assert isinstance(module, Sliced)
-            module.add_own_(own, next(iter(shrinking.values()))[0].stage, config.choices[:-1])
+            part = next(iter(shrinking.values()))[0]
+            module.add_own_(own, part.stage, [width for width, kept in part.kept.items() if kept < part.size])
 
 
 def _number(model: nn.Module, cut: Cut, stage: int, kept: Mapping[float, int]) -> Number:
