@@ -22,6 +22,7 @@ from pliant.depth.config import Depth
 from pliant.exits import transform as exits
 from pliant.exits.config import Exits
 from pliant.width import transform as width
+from pliant.width.config import Width
 
 __all__ = ["adapt_", "adapt_as_", "usual_config"]
 
@@ -58,11 +59,14 @@ def adapt_(model: ModelT, *configs: Config, example: Any = None) -> ModelT:
 
 
 def usual_config(model: nn.Module) -> Config:
-    """Return how a model is adapted where nobody says it: by its exits if it brings some, else by its depth."""
-    brings_exits = isinstance(model, SelfDescribing) and any(
-        block.exit for stage in model.anatomy().stages for block in stage.blocks
-    )
-    return Exits() if brings_exits else Depth()
+    """Return how a model is adapted where nobody says it: by what it brings, exits or widths, else by its depth."""
+    if isinstance(model, SelfDescribing):
+        anatomy = model.anatomy()
+        if any(block.exit for stage in anatomy.stages for block in stage.blocks):
+            return Exits()
+        if anatomy.widths:
+            return Width()
+    return Depth()
 
 
 def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config) -> ModelT:

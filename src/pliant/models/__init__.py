@@ -7,6 +7,7 @@ from functools import partial
 
 from torch import nn
 
+from pliant.models.ds_mbnet import DSMBNet
 from pliant.models.msdnet import PRESETS
 from pliant.models.resnet import CifarResNet
 
@@ -15,5 +16,8 @@ __all__ = ["MODELS"]
 MODELS: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{layers}": partial(CifarResNet, layers) for layers in (20, 32, 44, 56, 110)},
     **PRESETS,
+    "ds_mbnet": DSMBNet,
+    "ds_mbnet_cifar10": partial(DSMBNet, 10, large_images=False),
+    "ds_mbnet_cifar100": partial(DSMBNet, 100, large_images=False),
 }
-"""The CIFAR ResNets of He et al., "Deep Residual Learning for Image Recognition", section 4.2; MSDNets."""
+"""The CIFAR ResNets of He et al., "Deep Residual Learning for Image Recognition", section 4.2; MSDNets; DS-MBNet."""

@@ -58,7 +58,7 @@ def paper_counts(model: MSDNet, image_size: int) -> list[tuple[float, float]]:
 
 def _up_to_each_exit(network: MSDNet) -> Iterator[list[nn.Module]]:
     """Yield for each exit all that lies before it in the papers' figures, its classifier included."""
-    diagonals = [part for step in steps_of(network) for part in step.diagonals]
+    diagonals = [list(diagonal.children()) for step in steps_of(network) for diagonal in step.diagonals]
     coarsest = len(network.stem) - 1
     exits, layers = [], 0
     for step in steps_of(network):
@@ -67,7 +67,7 @@ def _up_to_each_exit(network: MSDNet) -> Iterator[list[nn.Module]]:
         before = [
             part
             for number, parts in enumerate(diagonals, start=1)
-            for scale, part in enumerate(parts.children(), start=coarsest + 1 - len(parts))
+            for scale, part in enumerate(parts, start=coarsest + 1 - len(parts))
             if number - (coarsest - scale) <= layers
         ]
         yield [network.stem, *before, *exits]
