@@ -164,7 +164,8 @@ def _attention(call: Operation) -> list[Shape]:
 RULES = table(
     {
         pointwise: "copy _to_copy detach alias lift_fresh zero fill hardswish _prelu_kernel log_sigmoid_forward gelu "
-        "zeros_like ones_like empty_like full_like rand_like randn_like native_dropout contiguous bernoulli",
+        "zeros_like ones_like empty_like full_like rand_like randn_like native_dropout contiguous bernoulli "
+        "_weight_norm_interface",
         _reduced: "mean sum amax amin var std var_mean std_mean linalg_vector_norm norm max min logsumexp prod",
         _normalized: "_softmax _log_softmax _safe_softmax softmax log_softmax",
         _pooled: "max_pool2d_with_indices max_pool2d avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d "

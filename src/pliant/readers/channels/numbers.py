@@ -106,7 +106,10 @@ def numbers_of(module: nn.Module, labels: Labels) -> dict[str, Dimension | None]
 
 def _of_convolution(module: _ConvNd, labels: Labels) -> dict[str, Dimension | None]:
     """A grouped convolution has a weight for the inputs of one group alone."""
-    outer, inner = labels(module.weight)[:2]
+    weight = _tensor(module, "weight")
+    if weight is None:
+        return {}
+    outer, inner = labels(weight)[:2]
     groups = _counted(outer, module.groups)
     all_inner = None if groups is None else (*groups, *inner)
     given, taken = (all_inner, outer) if module.transposed else (outer, all_inner)
@@ -114,12 +117,11 @@ def _of_convolution(module: _ConvNd, labels: Labels) -> dict[str, Dimension | No
 
 
 def _tensor(module: nn.Module, path: str) -> Tensor | None:
-    """Return a tensor by path; none where a module has none, such as the weight of a norm without one."""
+    """Return a parameter by path; none where a module has none, or computes it, as weight norm does."""
     *parents, name = path.split(".")
     for parent in parents:
         module = getattr(module, parent, module)
-    tensor = getattr(module, name, None)
-    return tensor if isinstance(tensor, Tensor) else None
+    return module._parameters.get(name)
 
 
 def _counted(dimension: Dimension, value: int | tuple[int, ...]) -> Dimension | None:
