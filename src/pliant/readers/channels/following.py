@@ -33,13 +33,13 @@ class Followed:
         shapes: tells the dimensions of a parameter or a buffer.
         made: path of the layer and dimension of its output, in order of execution.
         starts: for each stage, how many of `made` came before its first block; none where it did not run.
-        streams: for each stage, the channels that it ends in; none where it did not run.
+        streams: for each stage, the dimensions of what it ends in; none where it did not run.
     """
 
     shapes: dict[int, Shape]
     made: list[tuple[str, Dimension]] = field(default_factory=list)
     starts: list[int | None] = field(default_factory=list)
-    streams: list[Dimension | None] = field(default_factory=list)
+    streams: list[Shape | None] = field(default_factory=list)
 
     def labels(self, tensor: Tensor) -> Shape:
         """Return the dimensions of a parameter or a buffer."""
@@ -187,10 +187,10 @@ def _watched(network: nn.Module, anatomy: Anatomy, followed: Followed, following
             if followed.starts[number] is None:
                 followed.starts[number] = len(followed.made)
 
-        def end(module: nn.Module, args: Any, output: Any, number: int = number, dim: int = stage.channel_dim) -> None:
+        def end(module: nn.Module, args: Any, output: Any, number: int = number) -> None:
             tensors = tensors_in(output)
             if tensors:
-                followed.streams[number] = following.known(tensors[0])[dim]
+                followed.streams[number] = following.known(tensors[0])
 
         handles.append(network.get_submodule(stage.blocks[0].path).register_forward_pre_hook(begin))
         handles.append(network.get_submodule(stage.blocks[-1].path).register_forward_hook(end))

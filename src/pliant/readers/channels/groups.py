@@ -123,11 +123,13 @@ def _linked(together: Iterable[set[int]], stages: int) -> list[int]:
 def _refuse_stuck(anatomy: Anatomy, followed: Followed, groups: list[tuple[Label, ChannelGroup]]) -> None:
     """Refuse a network with a stage whose residual stream must stay, and say which layers make it so."""
     free = {label for label, _ in groups}
-    for stage, dimension in zip(anatomy.stages, followed.streams, strict=True):
-        if dimension is None:
+    for stage, shape in zip(anatomy.stages, followed.streams, strict=True):
+        if shape is None:
             raise ValueError(f"{anatomy.family}: its channels cannot be followed: stage '{stage.path}' does not run")
-        labels = leaves(dimension)
-        if free.isdisjoint(labels):
+        # Of all dimensions the channels alone can be free, whichever of them the reader took for the channels.
+        if free.isdisjoint(label for dimension in shape for label in leaves(dimension)):
+            dimension = shape[stage.channel_dim]
+            labels = leaves(dimension)
             reason = next((label.reason for label in labels if label.reason), Reason("no layer makes them"))
             names = _names(followed, [*reason.joined, dimension])
             whose = " and ".join(names) or f"stage '{stage.path}'"
