@@ -70,13 +70,17 @@ def _places(network: nn.Module, followed: Followed) -> dict[tuple[str, str, int 
 
 
 def _keep_one_label(dimensions: Iterable[Dimension]) -> None:
-    """Let every dimension be cut in one way alone: of several free labels the outermost stays free."""
+    """Let every dimension be cut in one way alone: of several free labels the largest stays free.
+
+    A small one is more often a number that the network counts on, such as the halves that it shuffles.
+    """
     for dimension in dimensions:
         free = [label for label in leaves(dimension) if label.reason is None]
         if len(set(free)) < len(free):
             fix(free, Reason("they occur twice in one dimension", (dimension,)))
-        else:
-            fix(free[1:], Reason("they lie within others that can be cut", (dimension,)))
+        elif free:
+            free.remove(max(free, key=lambda label: label.size))
+            fix(free, Reason("they lie beside others that can be cut", (dimension,)))
 
 
 def _groups(
