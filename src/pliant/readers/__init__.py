@@ -7,8 +7,9 @@ from typing import Any
 from torch import nn
 
 from pliant.core.anatomy import Anatomy, SelfDescribing
+from pliant.readers.channels import channel_groups
 
-__all__ = ["read", "settle_"]
+__all__ = ["channel_groups", "read", "settle_"]
 
 SUPPORTED = (
     "ResNets, MobileNets, EfficientNets, RegNets, ConvNeXts, MaxViTs, ViTs and Swins of torchvision, timm and "

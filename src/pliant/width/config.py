@@ -17,14 +17,15 @@ class Width(Config):
 
     Attributes:
         choices: the shares of channels that can run, ascending; the last is 1, the whole network. None = a quarter, a
-            half, three quarters and all; or those that the network brings, such as DS-MBNet.
+            half, three quarters and all, or the nearest that leave whole heads; or those that the network brings, such
+            as DS-MBNet.
         per_stage: let every stage have a share of its own (`width=0.5/0.5/0.75/1.0`); else all have the same.
         norms: `statistics`: norms with running statistics have some for each width, and all widths share the leading
             part of one set of parameters (DS-Net). `private`: every width has norms of its own, parameters too
             (slimmable networks). `shared`: the leading part of everything (universally slimmable networks), whose
             statistics are then to be taken anew for each width.
         divisor: keep a multiple of so many channels, the nearest one and at least one; 1 = round down to any number.
-            Heads, and groups of a convolution, are kept or left whole all the same.
+            Groups of a convolution are kept or left whole all the same, and a choice must leave whole heads.
     """
 
     choices: tuple[float, ...] | None = None

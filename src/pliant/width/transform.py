@@ -17,6 +17,8 @@ from pliant.width.modules import Number, Part, Sliced
 
 __all__ = ["adapt_", "bake_", "changed_paths", "subnet_space"]
 
+# Of a head: a width is written with few digits.
+TOLERANCE = 0.05
 USUAL_CHOICES = (0.25, 0.5, 0.75, 1.0)
 # All are known by name, so that switching costs nothing.
 MOST_WIDTHS = 1_000
@@ -39,9 +41,9 @@ def subnet_space(anatomy: Anatomy, config: Width) -> SubNetSpace:
                 "choices and per_stage out"
             )
         return SubNetSpace(widths=anatomy.widths)
-    choices = config.choices or USUAL_CHOICES
+    choices = tuple(_shares(anatomy, config))
     for group in anatomy.channels:
-        _kept(group, config)
+        _kept(group, anatomy, config)
     if not config.per_stage:
         return SubNetSpace(widths=tuple((width,) * stages for width in choices))
     if len(choices) ** stages > MOST_WIDTHS:
@@ -59,27 +61,57 @@ def _width_stages(anatomy: Anatomy) -> dict[int, int]:
     return {stage: place for place, stage in enumerate(sorted({group.stage for group in anatomy.channels}))}
 
 
-def _kept(group: ChannelGroup, config: Width) -> dict[float, int]:
+def _shares(anatomy: Anatomy, config: Width) -> dict[float, float]:
+    """By width as it is printed, which share of channels that is: of six heads, 0.33 is two.
+
+    Raises:
+        ValueError: a choice does not leave whole heads.
+    """
+    heads = next((group for group in anatomy.channels if _is_of_heads(group)), None)
+    if heads is None:
+        return {width: width for width in config.choices or USUAL_CHOICES}
+    if config.choices is None:
+        counts = sorted({max(1, round(width * heads.units)) for width in USUAL_CHOICES})
+        return {round(count / heads.units, 2): count / heads.units for count in counts}
+    return {width: _whole_heads(width, width, heads) / heads.units for width in config.choices}
+
+
+def _whole_heads(width: float, share: float, heads: ChannelGroup) -> int:
+    exact = share * heads.units
+    if not round(exact) or abs(exact - round(exact)) > TOLERANCE:
+        raise ValueError(
+            f"Width.choices: {width} leaves {exact:g} of the {heads.units} heads of {heads.cuts[0].path!r}; allowed "
+            "are shares that leave whole ones"
+        )
+    return round(exact)
+
+
+def _is_of_heads(group: ChannelGroup) -> bool:
+    return _has_channels_together(group) and not any(cut.name == "groups" for cut in group.cuts)
+
+
+def _has_channels_together(group: ChannelGroup) -> bool:
+    """Whether units are heads, or groups of a convolution."""
+    return any(cut.per_unit > 1 and cut.dim is not None for cut in group.cuts)
+
+
+def _kept(group: ChannelGroup, anatomy: Anatomy, config: Width) -> dict[float, int]:
     """By width, how many units of a group run.
 
     Raises:
-        ValueError: none at all, or not a whole number of heads or of groups of channels.
+        ValueError: none at all, or not a whole number of heads.
     """
     if group.kept:
         return dict(group.kept)
-    consists_of_channels = all(cut.per_unit == 1 for cut in group.cuts)
     kept = {}
-    for width in config.choices or USUAL_CHOICES:
-        exact = width * group.units
-        if consists_of_channels:
-            kept[width] = _nearest_multiple(exact, group.units, config.divisor) if width < 1 else group.units
-        elif round(exact) and abs(exact - round(exact)) < 1e-6:
-            kept[width] = round(exact)
+    for width, share in _shares(anatomy, config).items():
+        exact = share * group.units
+        if _is_of_heads(group):
+            kept[width] = _whole_heads(width, share, group)
+        elif _has_channels_together(group):
+            kept[width] = max(1, round(exact))
         else:
-            raise ValueError(
-                f"Width.choices: {width} leaves {exact:g} of the {group.units} heads or groups of channels of "
-                f"{group.cuts[0].path!r}; allowed are shares that leave whole ones"
-            )
+            kept[width] = _nearest_multiple(exact, group.units, config.divisor) if width < 1 else group.units
         if not kept[width]:
             raise ValueError(
                 f"Width.choices: {width} leaves none of the {group.units} channels of {group.cuts[0].path!r}"
@@ -114,7 +146,7 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Width, switch: Switch, co
     parts: dict[str, dict[str, list[Part]]] = defaultdict(lambda: defaultdict(list))
     numbers: dict[str, dict[str, Number]] = defaultdict(dict)
     for group in anatomy.channels:
-        stage, kept = places[group.stage], _kept(group, config)
+        stage, kept = places[group.stage], _kept(group, anatomy, config)
         for cut in _cuts(group, copies):
             if cut.dim is None:
                 numbers[cut.path][cut.name] = _number(model, cut, stage, kept)
