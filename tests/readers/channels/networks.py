@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torchvision.models as tv
+from timm.models.maxxvit import MaxxVit, MaxxVitCfg, MaxxVitTransformerCfg
 from timm.models.mlp_mixer import MlpMixer
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
@@ -54,6 +55,12 @@ def _transformers(name: str, **options: Any) -> Callable[[], nn.Module]:
     return make
 
 
+def _maxvit() -> nn.Module:
+    attention = MaxxVitTransformerCfg(dim_head=8, window_size=(4, 4), rel_pos_type="bias_tf")
+    config = MaxxVitCfg((16, 32), (2, 1), ("M", "M"), stem_width=8, transformer_cfg=attention)
+    return MaxxVit(config, img_size=32, num_classes=5)
+
+
 VIT: dict[str, Any] = dict(
     hidden_size=32, num_attention_heads=4, intermediate_size=64, num_hidden_layers=3, image_size=32, patch_size=8
 )
@@ -81,6 +88,9 @@ CASES = {
         48,
         whole=("cpb_mlp",),
     ),
+    "torchvision maxvit": Case(
+        lambda: tv.MaxVit((32, 32), 8, 4, [16, 32], [2, 1], 8, 0.0, num_classes=5), whole=("stem.0",)
+    ),
     "timm resnet with a deep stem": Case(_timm("resnet18d")),
     "timm resnet with squeeze and excitation": Case(_timm("resnetrs50", layers=[1, 1, 1, 1])),
     "timm resnet with channel attention": Case(_timm("ecaresnet26t", layers=[1, 1, 1, 1]), whole=(".se.conv",)),
@@ -92,6 +102,8 @@ CASES = {
     "timm vit": Case(_timm("vit_tiny_patch16_224", depth=3, img_size=32)),
     "timm deit": Case(_timm("deit_tiny_distilled_patch16_224", depth=3, img_size=32)),
     "timm beit": Case(_timm("beit_base_patch16_224", depth=2, img_size=32, embed_dim=32, num_heads=4)),
+    "timm eva": Case(_timm("eva02_tiny_patch14_224", depth=2, img_size=28), 28),
+    "timm maxvit": Case(_maxvit, whole=(".attn.",)),  # tables of positions are multiplied by heads, which stay
     "timm mixer": Case(lambda: MlpMixer(5, 64, patch_size=16, num_blocks=3, embed_dim=32), 64, whole=("mlp_tokens",)),
     "timm swin": Case(
         _timm(
@@ -105,6 +117,9 @@ CASES = {
         whole=("cpb_mlp",),
     ),
     "transformers vit": Case(_transformers("ViT", **VIT)),
+    "transformers swin": Case(
+        _transformers("Swin", image_size=32, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4)
+    ),
     "transformers deit": Case(_transformers("DeiT", **VIT)),
     "transformers resnet": Case(_transformers("ResNet", embedding_size=16, hidden_sizes=[32, 64], depths=[2, 2])),
     "pliant resnet14": Case(lambda: CifarResNet(14, num_classes=5, shortcut="projection")),

@@ -38,9 +38,8 @@ LIBRARIES: dict[tuple[str, str], Follows] = {
     ("torchvision", "VisionTransformer"): {"hidden_dim": ("conv_proj.weight", 0)},
     ("torchvision", "ShiftedWindowAttention"): {"num_heads": ("proj.weight", 1)},
     ("torchvision", "RelativePositionalMultiHeadAttention"): {"n_heads": ("merge.weight", 1)},
-    ("timm", "Attention2d"): {"num_heads": ("proj.weight", 1)},
-    ("timm", "AttentionCl"): {"num_heads": ("proj.weight", 1)},
     ("timm", "Attention"): {"num_heads": ("proj.weight", 1), "attn_dim": ("proj.weight", 1)},
+    ("timm", "EvaAttention"): {"num_heads": ("proj.weight", 1)},
     ("timm", "WindowAttention"): {"num_heads": ("proj.weight", 1), "dim": ("proj.weight", 0)},
     ("transformers", "ViTAttention"): {"num_attention_heads": ("o_proj.weight", 1)},
     ("transformers", "DeiTAttention"): {"num_attention_heads": ("o_proj.weight", 1)},
@@ -58,6 +57,7 @@ LIBRARIES: dict[tuple[str, str], Follows] = {
 AGREE: dict[tuple[str, str], tuple[str, int, int]] = {
     ("torch.nn", "MultiheadAttention"): ("out_proj.weight", 0, 1),
     ("timm.models.beit", "Attention"): ("proj.weight", 0, 1),
+    ("timm", "EvaAttention"): ("proj.weight", 0, 1),
     ("timm.models.swin_transformer_v2", "WindowAttention"): ("proj.weight", 0, 1),
     ("torchvision", "ShiftedWindowAttention"): ("proj.weight", 0, 1),
     ("torchvision", "RelativePositionalMultiHeadAttention"): ("merge.weight", 0, 1),
