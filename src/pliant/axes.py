@@ -42,6 +42,19 @@ class Axes:
             raise ValueError(f"got no config, expected one or more of: {_allowed()}")
         return cls(**found)  # type: ignore[arg-type]
 
+    @classmethod
+    def named(cls, text: str) -> tuple[Config, ...]:
+        """Return the usual configs of axes: `depth`, `width+depth`.
+
+        Raises:
+            ValueError: an axis that there is not.
+        """
+        names = text.split("+")
+        unknown = [name for name in names if name not in AXES]
+        if unknown or len(set(names)) < len(names):
+            raise ValueError(f"axes: got {text!r}, expected some of {', '.join(AXES)}, joined by a plus")
+        return tuple(AXES[name]() for name in names)
+
 
 def _allowed() -> str:
     return ", ".join(f"pliant.{kind.__name__}(...)" for kind in AXES.values())

@@ -8,6 +8,7 @@ from pliant.core.adaptive import AdaptiveModule, StageEnd
 from pliant.core.anatomy import Stage
 from pliant.depth.modules import NormsCalled, SkippableBlock
 from pliant.exits.modules import ExitPoint
+from pliant.width.modules import Sliced
 
 __all__ = ["stage_lines"]
 
@@ -47,6 +48,6 @@ def _where(stage: Stage) -> str:
 def _plain_class(block: nn.Module) -> type:
     """The class of a block before it was adapted."""
     kind = type(block)
-    while kind.__mro__[1] in (ExitPoint, StageEnd, SkippableBlock, NormsCalled):
-        kind = kind.__mro__[2]
+    while issubclass(kind.__bases__[0], ExitPoint | StageEnd | SkippableBlock | NormsCalled | Sliced):
+        kind = kind.__bases__[1]
     return kind

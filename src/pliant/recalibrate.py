@@ -81,7 +81,7 @@ def recalibrate_(network: nn.Module, batches: Iterable[Tensor]) -> int:
 def why_not(model: nn.Module, subnet: str | SubNet | None = None) -> str:
     """Say why the norm statistics of a sub-network, or of all, stay as they are; empty where they can be taken anew.
 
-    The super-net and the base-net are trained; so are those that run the same blocks and only end earlier.
+    The super-net and the base-net are trained; so are those that run the same parts and only end earlier.
 
     Raises:
         ValueError: the model has no such sub-network.
@@ -91,8 +91,8 @@ def why_not(model: nn.Module, subnet: str | SubNet | None = None) -> str:
     chosen = None if subnet is None else model.space.parse(subnet)
     if not _norms(model):
         return f"this {type(model).__name__} has no batch norms, so there are no statistics to take anew"
-    trained = (model.space.largest.depth, model.space.smallest.depth)
-    if chosen is not None and chosen.depth in trained:
+    trained = [(end.depth, end.width) for end in (model.space.largest, model.space.smallest)]
+    if chosen is not None and (chosen.depth, chosen.width) in trained:
         return f"{chosen} was trained and keeps the statistics of its training"
     return ""
 

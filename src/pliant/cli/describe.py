@@ -31,13 +31,17 @@ def describe(
         bool | None,
         typer.Option(help="Of a checkpoint file, the averaged weights or not; default: where there are any."),
     ] = None,
+    axes: Annotated[
+        str | None,
+        typer.Option(help="In which ways: depth, exits, width, or some joined by a plus; default: what is usual."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
 ) -> None:
     """List the sub-networks of a model with parameters and MACs: no training, no data."""
     from pliant.core.inputs import input_spec
     from pliant.measure.describe import describe as tabulate
 
-    network = named_or_loaded(model_or_run, image_size=image_size, model=model, ema=ema)
+    network = named_or_loaded(model_or_run, image_size=image_size, model=model, ema=ema, axes=axes)
     size = network.image_size
     table = tabulate(network.model, size, name=model_or_run)
     for_all = {"adapted_params_m": table.info["total_params_m"], **network.found}

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
+    from pliant.core.config import Config
+
 __all__ = ["Network", "load_run", "named_or_loaded", "table_path"]
 
 
@@ -58,7 +60,12 @@ def table_path(run: Path) -> Path:
 
 
 def named_or_loaded(
-    model_or_run: str, *, image_size: int | None = None, model: str | None = None, ema: bool | None = None
+    model_or_run: str,
+    *,
+    image_size: int | None = None,
+    model: str | None = None,
+    ema: bool | None = None,
+    axes: str | None = None,
 ) -> Network:
     """Return an adaptive model, from a run folder, a checkpoint file or a name.
 
@@ -67,20 +74,25 @@ def named_or_loaded(
         image_size: pixels of a side, or tokens of a text; none = what the model is made for.
         model: of a file, which network it is; none = find out. Of a run of one's own network, its name.
         ema: of a file, whether to take the averaged weights; none = where there are any.
+        axes: in which ways a network that is none yet becomes adaptive, such as `width+depth`; none = as is usual.
 
     Raises:
         ValueError: neither a folder or file nor the name of a model that can be adapted.
     """
     from pliant.adapt import adapt_, usual_config
+    from pliant.axes import Axes
     from pliant.core.inputs import example_input
     from pliant.create import create_model
 
     path = Path(model_or_run)
+    configs = Axes.named(axes) if axes is not None else ()
     if path.is_file():
-        return _recognised(path, model, ema, image_size)
+        return _recognised(path, model, ema, configs, image_size)
     if ema is not None or (model is not None and not path.is_dir()):
         raise ValueError(f"{model_or_run} is no file; --model and --ema are for checkpoint files of other people")
     if path.is_dir():
+        if configs:
+            raise ValueError(f"--axes: got {axes!r}, but {model_or_run} is a run folder, whose network is adapted")
         loaded, info = load_run(path, model)
         return Network(loaded, _image_size(loaded, image_size or info.get("image_size")))
     if ":" not in model_or_run:
@@ -89,10 +101,13 @@ def named_or_loaded(
         )
     created = create_model(model_or_run)
     size = _image_size(created, image_size)
-    return Network(adapt_(created, usual_config(created), example=example_input(created, size)), size)
+    configs = configs or (usual_config(created),)
+    return Network(adapt_(created, *configs, example=example_input(created, size)), size)
 
 
-def _recognised(path: Path, name: str | None, ema: bool | None, image_size: int | None = None) -> Network:
+def _recognised(
+    path: Path, name: str | None, ema: bool | None, configs: tuple[Config, ...] = (), image_size: int | None = None
+) -> Network:
     """Load a checkpoint file, and adapt what its authors did not."""
     from pliant.adapt import adapt_, usual_config
     from pliant.foreign import recognise
@@ -105,8 +120,10 @@ def _recognised(path: Path, name: str | None, ema: bool | None, image_size: int 
         "weights": foreign.entry or "state dict",
         "num_classes": foreign.source.num_classes,
     }
+    if foreign.configs and configs:
+        raise ValueError(f"--axes: the network in {path} is adapted by its authors; leave it out")
     if not foreign.configs:
-        model = adapt_(model, usual_config(model))
+        model = adapt_(model, *(configs or (usual_config(model),)))
     return Network(
         model, _image_size(model, image_size), {key: value for key, value in found.items() if value is not None}
     )
