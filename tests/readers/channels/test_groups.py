@@ -149,6 +149,13 @@ def test_torchs_attention_shares_heads_with_the_stream() -> None:
     assert small.get_parameter("encoder.pos_embedding").shape == (1, 17, 16)
 
 
+def test_an_attention_of_timm_that_counts_no_channels_of_its_own_shares_heads_with_the_stream() -> None:
+    """As BEiT's does, and all of timm's did once: they take the width of what came in."""
+    groups = groups_of(CASES["timm beit"].make())
+    assert group_with(groups, "blocks.0.attn.qkv") is group_with(groups, "patch_embed.proj")
+    assert group_with(groups, "patch_embed.proj").units == 4
+
+
 def test_transformers_attention_says_how_many_heads_are_left() -> None:
     groups = groups_of(CASES["transformers vit"].make())
     cut = cut_of(groups, "vit.layers.0.attention", "num_attention_heads", None)

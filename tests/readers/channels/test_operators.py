@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from pliant.core.anatomy import Anatomy, Block, ChannelGroup, Cut, Stage
 from pliant.readers.channels import channel_groups
+from pliant.readers.channels.labels import Shape, fresh, leaves
+from pliant.readers.channels.operation import Operation
+from pliant.readers.channels.operators import dimensions_of_outputs
 
 from .conftest import cut_down, half
 
@@ -191,3 +194,77 @@ def test_tied_weights_are_named_for_each_module() -> None:
     groups = net.groups()
     assert cut_of(groups, "block.layer.0", 0) is not None
     assert cut_of(groups, "block.layer.1", 0) is not None
+
+
+class Cross(nn.Module):
+    """Attention in which keys and values have a width of their own, and weights of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow = nn.Linear(8, 4)
+        self.attention = nn.MultiheadAttention(8, 2, kdim=4, vdim=4, batch_first=True)
+
+    def forward(self, y: Tensor) -> Tensor:
+        tokens = y.flatten(2).mT
+        narrow = self.narrow(tokens)
+        return self.attention(tokens, narrow, narrow)[0].mT.view_as(y)
+
+
+def test_keys_may_have_a_width_of_their_own() -> None:
+    groups = Net(lambda y, x: y, layer=Cross()).groups()
+    numbers = {
+        cut.name: (group.units, cut.per_unit)
+        for group in groups
+        for cut in group.cuts
+        if cut.path == "block.layer.attention" and cut.dim is None
+    }
+    assert numbers == {"embed_dim": (2, 4), "num_heads": (2, 1), "kdim": (4, 1), "vdim": (4, 1)}
+
+
+def operation(name: str, values: dict[str, Tensor], output: Tensor, shapes: dict[int, Shape]) -> Operation:
+    return Operation(
+        name=name,
+        values=values,
+        outputs=[output],
+        where="'layer'",
+        known=lambda tensor: shapes.setdefault(id(tensor), fresh(tensor.shape)),
+        is_weight=lambda tensor: False,
+        made=lambda dimension: None,
+    )
+
+
+@pytest.mark.parametrize("key_heads", [4, 2])
+def test_fused_attention_goes_on_with_heads_unless_they_are_shared(key_heads: int) -> None:
+    """Which operator attention becomes depends on the version of torch and on the device."""
+    query, key, value = (torch.empty(2, heads, 5, 3) for heads in (4, key_heads, key_heads))
+    mask, shapes = torch.empty(4, 5, 5), {}
+    values = {"query": query, "key": key, "value": value, "attn_mask": mask}
+    ((batch, heads, tokens, channels),) = dimensions_of_outputs(
+        operation("_scaled_dot_product_flash_attention_for_cpu", values, query, shapes),
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    )
+    assert [label.reason is None for dimension in (batch, heads, tokens, channels) for label in leaves(dimension)] == [
+        True,
+        key_heads == 4,
+        False,
+        False,
+    ]
+    assert leaves(shapes[id(mask)][0]) == leaves(heads)
+    assert (leaves(shapes[id(value)][1]) == leaves(heads)) is (key_heads == 4)
+
+
+def test_a_linear_layer_that_is_one_operator() -> None:
+    x, weight, bias = torch.empty(2, 5, 3), torch.empty(4, 3), torch.empty(4)
+    shapes: dict[int, Shape] = {}
+    call = operation("linear", {"input": x, "weight": weight, "bias": bias}, torch.empty(2, 5, 4), shapes)
+    (result,) = dimensions_of_outputs(call, torch.ops.aten.linear.default)
+    assert leaves(shapes[id(x)][2]) == leaves(shapes[id(weight)][1])
+    assert leaves(result[2]) == leaves(shapes[id(weight)][0]) == leaves(shapes[id(bias)][0])
+    assert leaves(result[1]) == leaves(shapes[id(x)][1])
+
+
+def test_an_operator_in_a_form_that_its_rule_does_not_know_fixes_all() -> None:
+    x, shapes = torch.empty(2, 5), {}
+    call = operation("t", {"self": x}, torch.empty(2, 5), shapes)
+    (result,) = dimensions_of_outputs(call, torch.ops.aten.t.default)
+    assert all(label.reason for dimension in (*result, *shapes[id(x)]) for label in leaves(dimension))

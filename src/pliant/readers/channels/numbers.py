@@ -43,24 +43,17 @@ LIBRARIES: dict[tuple[str, str], Follows] = {
     ("timm", "WindowAttention"): {"num_heads": ("proj.weight", 1), "dim": ("proj.weight", 0)},
     ("transformers", "ViTAttention"): {"num_attention_heads": ("o_proj.weight", 1)},
     ("transformers", "DeiTAttention"): {"num_attention_heads": ("o_proj.weight", 1)},
-    ("transformers", "ViTSelfAttention"): {
-        "num_attention_heads": ("query.weight", 0),
-        "all_head_size": ("query.weight", 0),
-    },
-    ("transformers", "DeiTSelfAttention"): {
-        "num_attention_heads": ("query.weight", 0),
-        "all_head_size": ("query.weight", 0),
-    },
 }
 
-# Attentions that take the number of channels of a head from the width of the stream: both shrink together.
-AGREE: dict[tuple[str, str], tuple[str, int, int]] = {
-    ("torch.nn", "MultiheadAttention"): ("out_proj.weight", 0, 1),
-    ("timm.models.beit", "Attention"): ("proj.weight", 0, 1),
-    ("timm", "EvaAttention"): ("proj.weight", 0, 1),
-    ("timm.models.swin_transformer_v2", "WindowAttention"): ("proj.weight", 0, 1),
-    ("torchvision", "ShiftedWindowAttention"): ("proj.weight", 0, 1),
-    ("torchvision", "RelativePositionalMultiHeadAttention"): ("merge.weight", 0, 1),
+# Attentions that take the number of channels of a head from the width of the stream: both shrink together. Dimensions 0
+# and 1 of a weight; nothing of that where a module has the attribute in which newer versions keep the number.
+AGREE: dict[tuple[str, str], tuple[str, str]] = {
+    ("torch.nn", "MultiheadAttention"): ("out_proj.weight", ""),
+    ("timm", "Attention"): ("proj.weight", "attn_dim"),
+    ("timm", "EvaAttention"): ("proj.weight", ""),
+    ("timm.models.swin_transformer_v2", "WindowAttention"): ("proj.weight", ""),
+    ("torchvision", "ShiftedWindowAttention"): ("proj.weight", ""),
+    ("torchvision", "RelativePositionalMultiHeadAttention"): ("merge.weight", ""),
 }
 
 
@@ -74,11 +67,10 @@ def agreements_of(module: nn.Module, labels: Labels) -> list[tuple[Dimension, Di
     """Return the dimensions that must agree because of how a module's forward computes."""
     found = []
     for name in _of_classes(module, AGREE):
-        path, one, other = AGREE[name]
+        path, attribute = AGREE[name]
         tensor = _tensor(module, path)
-        if tensor is not None:
-            shape = labels(tensor)
-            found.append((shape[one], shape[other]))
+        if tensor is not None and tensor.shape[0] == tensor.shape[1] and attribute not in vars(module):
+            found.append((labels(tensor)[0], labels(tensor)[1]))
     return found
 
 
