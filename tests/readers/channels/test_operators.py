@@ -83,6 +83,7 @@ FREE: dict[str, Middle] = {
     "pools": lambda y, x: F.interpolate(F.max_pool2d(y, 3) + F.adaptive_avg_pool2d(y, 3), scale_factor=3.0),
     "pieces that come together again": lambda y, x: torch.stack([y, y.sin()]).sum(0),
     "an in-place addition": lambda y, x: y.add_(x.mean(1, keepdim=True)).mul_(2),
+    "a batch that is not of one": lambda y, x: y * y.mean((2, 3), keepdim=True).squeeze()[:, :, None, None],
     "a batch of one taken out": lambda y, x: y[None].squeeze(0).contiguous(),
 }
 
@@ -138,6 +139,8 @@ STUCK: dict[str, tuple[Middle, int]] = {
     "a piece by number": (lambda y, x: y[:, 1:4], 3),
     "zeros beside them": (lambda y, x: F.pad(y, (0, 0, 0, 0, 1, 1)), 10),
     "numbers": (lambda y, x: y + torch.arange(8, device=y.device)[:, None, None], 8),
+    "windows over channels": (lambda y, x: F.max_pool1d(y.flatten(2).mT, 2).mT.unflatten(2, (9, 9)), 4),
+    "every pair of channels": (lambda y, x: (y.unsqueeze(1) * y.unsqueeze(2)).flatten(1, 2), 64),
     "products with each other": (lambda y, x: (y.flatten(2) @ y.flatten(2).mT @ y.flatten(2)).view_as(y), 8),
 }
 
@@ -149,6 +152,22 @@ def test_channels_that_are_not_independent_stay(name: str) -> None:
     assert cut_of(groups, "block.first", 0) is None
     assert cut_of(groups, "block.second", 1) is None
     assert [group.units for group in groups] == [6]
+
+
+class Scaled(nn.Module):
+    """Has a tensor that it did not register."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.rand(8, 1, 1)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return y * self.scale
+
+
+@pytest.mark.parametrize("layer", [Scaled(), nn.LayerNorm([8, 9, 9])], ids=["a plain tensor", "several numbers"])
+def test_layers_that_cannot_be_cut_keep_their_channels(layer: nn.Module) -> None:
+    assert [group.units for group in Net(lambda y, x: y, layer=layer).groups()] == [6]
 
 
 LAYERS: dict[str, tuple[nn.Module, str]] = {

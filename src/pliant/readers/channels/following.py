@@ -49,6 +49,8 @@ class Followed:
 def without_values(model: nn.Module) -> nn.Module:
     """Return a copy on the meta device, where tensors have shapes and no memory, in eval mode."""
     tensors = [*model.parameters(), *model.buffers()]
+    # Tensors that modules have without having registered them would stay where they are.
+    tensors += [value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor)]
     return copy.deepcopy(model, {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors}).eval()
 
 

@@ -168,9 +168,10 @@ def _try(network: nn.Module, anatomy: Anatomy, size: int, groups: list[ChannelGr
             after = [tensor.shape for tensor in run(network, example, running)]
         except ValueError as error:
             raise ValueError(f"{anatomy.family}: with fewer channels {error}") from error
-    if after != before:
-        shapes = " and ".join(str(list(shapes[0])) for shapes in (before, after))
-        raise ValueError(f"{anatomy.family}: with fewer channels it answers in another shape: {shapes}")
+    for shapes in zip(before, after, strict=True):
+        if shapes[0] != shapes[1]:
+            said = " and ".join(str(list(shape)) for shape in shapes)
+            raise ValueError(f"{anatomy.family}: with fewer channels it answers in another shape: {said}")
 
 
 def _cut(module: nn.Module, cut: Cut, units: int, kept: int) -> None:
