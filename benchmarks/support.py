@@ -4,8 +4,8 @@
 
 The networks are those of the contracts (tests/contract/families.py), small and with random weights. Every try runs in
 a process of its own with a time limit, and is written to results/support.json as soon as it is done: an interrupted
-run goes on where it was. A try that was made with other versions of the libraries is made anew, with --again each that is
-asked for. --page only writes the page.
+run goes on where it was. A try that was made with other versions of the libraries is made anew, with --again each that
+is asked for. --page only writes the page.
 """
 
 from __future__ import annotations

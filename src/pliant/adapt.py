@@ -6,7 +6,7 @@ import dataclasses
 import warnings
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from pliant import readers
 from pliant.axes import Axes
@@ -42,7 +42,8 @@ def adapt_(model: ModelT, *configs: Config, example: Any = None) -> ModelT:
             other together with an example.
         *configs: one for each way of being adaptive, such as `pliant.Depth()`.
         example: one input of the model: a tensor, a tuple of arguments or a dictionary of keyword arguments. A
-            model that no reader knows is run on it once, to find its residual blocks.
+            model that no reader knows is run on it once, to find its residual blocks. For widths it says for which
+            size of images the model was made, where the model does not.
 
     Returns:
         The same model.
@@ -53,7 +54,8 @@ def adapt_(model: ModelT, *configs: Config, example: Any = None) -> ModelT:
     """
     _refuse_adapted(model)
     _by_axis(configs)
-    adapt_as_(model, readers.read(model, example), *configs)
+    size = example.shape[-1] if isinstance(example, Tensor) else None
+    adapt_as_(model, readers.read(model, example), *configs, size=size)
     _say_what_cannot_skip(model)
     return model
 
@@ -69,8 +71,14 @@ def usual_config(model: nn.Module) -> Config:
     return Depth()
 
 
-def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config) -> ModelT:
+def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config, size: int | None = None) -> ModelT:
     """Do as `adapt_`, with a model whose parts are known, and without a word.
+
+    Args:
+        model: as in `adapt_`.
+        anatomy: of it.
+        *configs: as in `adapt_`.
+        size: pixels of a side, or tokens, of what the model takes; none = what it was made for.
 
     Raises:
         ValueError: as `adapt_`.
@@ -80,7 +88,7 @@ def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config) -> ModelT:
     if wanted.width and wanted.exits:
         raise ValueError("adapt_: got pliant.Width and pliant.Exits, which one network cannot have together")
     if wanted.width and not anatomy.channels:
-        size = usual_image_size(model) or UNKNOWN_SIZE
+        size = size or usual_image_size(model) or UNKNOWN_SIZE
         anatomy = dataclasses.replace(anatomy, channels=readers.channel_groups(model, anatomy, size))
     if wanted.depth:
         anatomy = depth.grouped(anatomy, wanted.depth)

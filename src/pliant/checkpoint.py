@@ -149,7 +149,7 @@ def _load_saved(directory: Path, given: str | ModelSource | nn.Module | None) ->
     if configs:
         try:
             anatomy = Anatomy.from_dict(card["anatomy"]) if "anatomy" in card else readers.read(model)
-            model = adapt_as_(model, anatomy, *configs)
+            model = adapt_as_(model, anatomy, *configs, size=card["info"].get("image_size"))
         except AttributeError as error:  # as torch says that a module is not there
             raise CheckpointError(f"{directory} does not fit {name}: {error}") from None
     if card["only"]:
