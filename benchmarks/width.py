@@ -5,8 +5,9 @@
 ResNet-50 at 224 pixels, batch 1, on the CPU. `latencies`: every width and every depth as an extracted network, against
 the whole one, and the same sub-network through `model(x, subnet=...)` over the extracted one (limit 1.05). The curve of
 latency over multiply-accumulates is drawn into docs/images/width-and-depth.png: Figure 5 of the ADN paper for this
-machine. `step`: a training step of the sandwich (the whole network, two drawn ones, the smallest) over the sum of the
-same four passes as plain networks, each with its own forward, backward and optimizer step (limit 1.05).
+machine. `steps`: a training step of the sandwich (the whole network, two drawn ones, the smallest) over the sum of the
+same four passes as plain networks, each with its own forward, backward and optimizer step (limit 1.05), for two batch
+sizes.
 
 Figures are medians over interleaved rounds; ratios are taken round by round, because a machine that slows down
 meanwhile slows all alike. Writes results/width.json.
@@ -34,7 +35,7 @@ from pliant.plans import build_plan
 NAME, IMAGE_SIZE = "torchvision:resnet50", 224
 CHOICES = (0.25, 0.5, 0.75, 1.0)
 DEPTHS = ("TTTT", "TTTF", "TTFF", "TFFF")
-STEP_BATCH, STEP_SIZE = 8, 112
+STEP_BATCHES, STEP_SIZE = (8, 32), 112
 LIMITS = {"speedup_at_half": 2.0, "switched_over_extracted": 1.05, "sandwich_over_passes": 1.05}
 IMAGE = ROOT / "docs" / "images" / "width-and-depth.png"
 
@@ -75,13 +76,13 @@ def switched(model: nn.Module, subnet: str, network: nn.Module, images: Tensor, 
     return ratio(interleaved_ms(calls, rounds=rounds, warmup=3), "switched", "extracted")
 
 
-def step(rounds: int) -> dict[str, Any]:
+def step(batch: int, rounds: int) -> dict[str, Any]:
     """Time a step of the sandwich, its drawn widths fixed, and its four passes as plain networks."""
     model = adapted(pliant.Width(choices=CHOICES))
     plan = build_plan("sandwich", model.space)
     plan = plan.drawn(dict(zip(plan.random, ("width=0.5", "width=0.75"), strict=True)))
-    images = torch.rand(STEP_BATCH, 3, STEP_SIZE, STEP_SIZE)
-    labels = torch.randint(0, 10, (STEP_BATCH,))
+    images = torch.rand(batch, 3, STEP_SIZE, STEP_SIZE)
+    labels = torch.randint(0, 10, (batch,))
     plain = {f"width={width}": pliant.extract(model, f"width={width}").train() for width in CHOICES}
     calls = {
         name: training_step(network, partial(plain_loss, network, images, labels)) for name, network in plain.items()
@@ -91,7 +92,7 @@ def step(rounds: int) -> dict[str, Any]:
     sums = [sum(one) for one in zip(*(times[name] for name in plain), strict=True)]
     over = statistics.median(one / all_ for one, all_ in zip(times["sandwich"], sums, strict=True))
     return {
-        "batch_size": STEP_BATCH,
+        "batch_size": batch,
         "image_size": STEP_SIZE,
         "sandwich_ms": round(statistics.median(times["sandwich"]), 1),
         "passes_ms": round(statistics.median(sums), 1),
@@ -150,12 +151,11 @@ def main() -> None:
     with using_threads(arguments.threads):
         with torch.no_grad():
             rows = latencies(arguments.rounds)
-        costs = step(max(1, arguments.rounds // 4))
-    for row in rows:
+        steps = [step(batch, max(1, arguments.rounds // 4)) for batch in STEP_BATCHES]
+    for row in [*rows, *steps]:
         print(row)
-    print(costs)
     figures = {"model": NAME, "batch_size": 1, "image_size": IMAGE_SIZE, "threads": arguments.threads}
-    document = {**figures, "rounds": arguments.rounds, "seed": 0, "limits": LIMITS, "latencies": rows, "step": costs}
+    document = {**figures, "rounds": arguments.rounds, "seed": 0, "limits": LIMITS, "latencies": rows, "steps": steps}
     write_result(arguments.out, document)
     draw(rows)
 
