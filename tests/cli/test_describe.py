@@ -115,3 +115,32 @@ def test_texts_are_counted_in_tokens(cli, tmp_path) -> None:
     config = transformers.GPT2Config(n_layer=4, n_embd=32, n_head=2, vocab_size=50, architectures=["GPT2LMHeadModel"])
     config.save_pretrained(tmp_path)
     assert "128 tokens" in cli("describe", f"transformers:{tmp_path}").out
+
+
+def test_widths_cost_what_slimmable_networks_do(cli) -> None:
+    rows = rows_of(cli, "torchvision:resnet50", "--axes", "width")
+    # Published: 4.1, 2.3, 1.1 and 0.278; 1.1 is 1.05 rounded up.
+    costs = {"width=0.25": 0.278, "width=0.5": 1.052, "width=0.75": 2.32, "width=1.0": 4.09}
+    assert {name: row["gmacs"] for name, row in rows.items()} == pytest.approx(costs, rel=0.02)
+    params_m = {"width=0.25": 2.0, "width=0.5": 6.9, "width=0.75": 14.8, "width=1.0": 25.6}
+    assert {name: row["params_m"] for name, row in rows.items()} == pytest.approx(params_m, rel=0.02)
+
+
+def test_two_axes_multiply(cli) -> None:
+    rows = rows_of(cli, "torchvision:resnet18", "--axes", "width+depth", "--image-size", 64)
+    assert len(rows) == 4 * 16
+    assert rows["width=0.5,depth=TTTT"]["gmacs"] < rows["width=0.5,depth=FFFF"]["gmacs"]
+
+
+@pytest.mark.parametrize("axes", ["widht", "width+width", ""])
+def test_an_axis_that_is_not_there_is_refused(cli, axes) -> None:
+    result = cli("describe", "pliant:resnet20", "--axes", axes)
+    assert result.status != 0
+    assert result.err == f"error: axes: got {axes!r}, expected some of depth, exits, width, joined by a plus\n"
+
+
+def test_what_cannot_be_cut_is_said(cli) -> None:
+    result = cli("describe", "pliant:resnet20", "--axes", "width")
+    assert result.status != 0
+    assert "'layer1.2.conv2' and 'layer2.2.conv2' cannot be cut together" in result.err
+    assert result.err.count("\n") == 1

@@ -17,7 +17,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{layers}": partial(CifarResNet, layers) for layers in (20, 32, 44, 56, 110)},
     **PRESETS,
     "ds_mbnet": DSMBNet,
-    "ds_mbnet_cifar10": partial(DSMBNet, 10, large_images=False),
-    "ds_mbnet_cifar100": partial(DSMBNet, 100, large_images=False),
+    "ds_mbnet_cifar10": partial(DSMBNet, num_classes=10, large_images=False),
+    "ds_mbnet_cifar100": partial(DSMBNet, num_classes=100, large_images=False),
 }
 """The CIFAR ResNets of He et al., "Deep Residual Learning for Image Recognition", section 4.2; MSDNets; DS-MBNet."""

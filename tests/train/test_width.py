@@ -1,0 +1,97 @@
+"""A network of many widths: trained, resumed, measured, chosen and shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+
+import pliant
+from pliant.core.adaptive import AdaptiveModule
+from pliant.data import ImageData
+from pliant.train.engine import train
+from pliant.train.recipe import Recipe
+
+Tiny = Callable[..., Recipe]
+
+MODEL = {"name": "pliant:resnet20", "options": {"shortcut": "projection"}}
+WIDTH: dict[str, Any] = {
+    "model": MODEL,
+    "adapt": {"depth": None, "width": {"choices": [0.25, 0.5, 0.75, 1.0]}},
+    "plan": {"name": "sandwich"},
+}
+
+
+def test_from_a_recipe_to_a_file(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    result = train(tiny(**WIDTH), data=images, out=tmp_path / "run", log=None)
+    assert {"loss_random-1<-width=1.0/logits", "val_acc1_width=0.25", "val_acc1_width=1.0"} <= set(result.rows[-1])
+    model = pliant.load(result.out)
+    assert isinstance(model, AdaptiveModule)
+    assert isinstance(result.model, AdaptiveModule)
+    x = torch.randn(2, 3, 8, 8)
+    for subnet in model.subnets:
+        assert torch.equal(model(x, subnet=subnet), result.model(x, subnet=subnet))
+
+    table = pliant.measure(model, images, recalibrate=24, latency=False, memory=False)
+    assert [row["subnet"] for row in table.rows] == ["width=0.25", "width=0.5", "width=0.75", "width=1.0"]
+    gmacs = [row["gmacs"] for row in table.rows]
+    assert gmacs == sorted(gmacs)
+    assert table.pick(gmacs=gmacs[0])["subnet"] == "width=0.25"
+
+    path = tmp_path / "net.onnx"
+    pliant.export(model, path, subnet="width=0.5", image_size=8)
+    session = onnxruntime.InferenceSession(path)
+    (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), model(x, subnet="width=0.5"), rtol=1e-3, atol=1e-4)
+
+
+def test_a_resumed_training_draws_the_same_widths(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    whole = train(tiny(**WIDTH), data=images, out=tmp_path / "whole", log=None)
+    interrupted = tmp_path / "interrupted"
+
+    def stop_after_the_first(text: str) -> None:
+        if text.startswith("epoch 1/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(**WIDTH), data=images, out=interrupted, log=stop_after_the_first)
+    resumed = train(tiny(**WIDTH), data=images, out=interrupted, resume=True, log=None)
+    for one, other in zip(whole.rows, resumed.rows, strict=True):
+        assert one["train_loss"] == other["train_loss"]
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_the_moving_average_teaches(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    ema = {"decay": 0.5}
+    live = train(tiny(**WIDTH, ema=ema), data=images, out=tmp_path / "live", log=None)
+    bootstrapped = train(tiny(**WIDTH, ema=ema, teacher="ema"), data=images, out=tmp_path / "ema", log=None)
+    own, taught = "loss_width=1.0<-labels", "loss_width=0.25<-width=1.0/logits"
+    assert bootstrapped.rows[0][taught] != live.rows[0][taught]
+    assert own in bootstrapped.rows[0]
+    again = train(tiny(**WIDTH, ema=ema, teacher="ema"), data=images, out=tmp_path / "again", log=None)
+    assert again.rows[-1]["train_loss"] == bootstrapped.rows[-1]["train_loss"]
+
+
+def test_without_a_moving_average_it_cannot_teach(tiny: Tiny) -> None:
+    with pytest.raises(ValueError, match=r"Recipe\.teacher: got 'ema', but 'ema' is none"):
+        tiny(**WIDTH, teacher="ema")
+
+
+def test_one_width_on_its_own_is_a_plain_smaller_network(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    result = train(tiny(**WIDTH, only="width=0.5", epochs=1), data=images, out=tmp_path / "run", log=None)
+    assert not isinstance(result.model, AdaptiveModule)
+    assert result.model.get_submodule("conv1").weight.shape == (8, 3, 3, 3)
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(pliant.load(result.out)(x), result.model(x))
+
+
+def test_other_widths_than_the_checkpoints_are_refused(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    train(tiny(**WIDTH, epochs=1), data=images, out=tmp_path / "run", log=None)
+    other = WIDTH | {"adapt": {"depth": None, "width": {"choices": [0.5, 1.0]}}}
+    with pytest.raises(ValueError, match=r"adapt\.width\.choices"):
+        train(tiny(**other, epochs=1), data=images, out=tmp_path / "run", resume=True, log=None)
