@@ -57,3 +57,11 @@ def test_depth_works_with_projections() -> None:
 def test_an_unknown_shortcut_is_refused() -> None:
     with pytest.raises(ValueError, match=r"got shortcut='identity', expected one of padding, projection"):
         CifarResNet(14, shortcut="identity")
+
+
+@pytest.mark.parametrize("shortcut", ["padding", "projection"])
+def test_a_saved_network_is_known_by_its_structure(shortcut, tmp_path):
+    model = pliant.create_model("pliant:resnet20", num_classes=7, shortcut=shortcut).eval()
+    loaded = pliant.load(pliant.save(pliant.adapt_(model, pliant.Depth()), tmp_path))
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(loaded(x, subnet="TTT"), model(x, subnet="TTT"))

@@ -79,6 +79,7 @@ class CifarResNet(nn.Module):
         if shortcut not in SHORTCUTS:
             raise ValueError(f"CifarResNet: got shortcut={shortcut!r}, expected one of {', '.join(SHORTCUTS)}")
         blocks = (layers - 2) // 6
+        self.shortcut = shortcut
         self.conv1 = nn.Conv2d(in_channels, self.widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(self.widths[0])
         self.layer1 = self._stage(self.widths[0], self.widths[0], blocks, 1, shortcut)
