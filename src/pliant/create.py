@@ -215,7 +215,8 @@ def _candidates(model: nn.Module) -> Iterator[ModelSource]:
     else:
         return
     options = image_options(model)
-    if library == "pliant" and "shortcut" in vars(model):  # of a CIFAR ResNet
+    if type(model).__module__ == "pliant.models.resnet":
+        own = [name for name in own if name.startswith("resnet")]
         options = {"shortcut": vars(model)["shortcut"]}
     for name in own:
         yield ModelSource(name=f"{library}:{name}", num_classes=_num_classes(model))

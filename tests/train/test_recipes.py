@@ -62,10 +62,14 @@ def plain_run(tmp_path: Path) -> str:
 
 
 def two_steps(recipe: Recipe, images: int) -> Recipe:
-    """Of one epoch a phase, the first of them in the warm-up if the recipe has one."""
+    """Of one epoch a phase, the first of them in the warm-up if the recipe has one.
+
+    The rate is as much smaller as the batch, or plans of many passes would leave for good in the first step.
+    """
     schedule = recipe.schedule.replace(warmup_epochs=min(0.5, recipe.schedule.warmup_epochs))
     then = tuple(phase.replace(epochs=1) for phase in recipe.then)
-    return recipe.replace(epochs=1, batch_size=images // 2, schedule=schedule, then=then)
+    optimizer = recipe.optimizer.replace(lr=recipe.optimizer.lr * images / 2 / recipe.batch_size)
+    return recipe.replace(epochs=1, batch_size=images // 2, schedule=schedule, then=then, optimizer=optimizer)
 
 
 def check(result: RunResult, recipe: Recipe) -> None:

@@ -118,10 +118,10 @@ def demote(module: nn.Module, mixin: type[nn.Module]) -> None:
         ValueError: a library has changed the class since, in a way that cannot be kept.
     """
     outermost = mixed = type(module)
-    if parametrize.is_parametrized(module) and not issubclass(outermost.__bases__[0], mixin):
+    if parametrize.is_parametrized(module) and not _is_mixed(outermost, mixin):
         # torch.nn.utils.parametrize has put a class in front, which holds what computes the tensors.
         mixed = outermost.__bases__[0]
-    if not issubclass(mixed.__bases__[0], mixin):
+    if not _is_mixed(mixed, mixin):
         raise ValueError(
             f"the class of a {outermost.__name__} was changed by another library after pliant.adapt_, so that its "
             "plain class cannot be given back; extract sub-networks before that"
@@ -133,6 +133,11 @@ def demote(module: nn.Module, mixin: type[nn.Module]) -> None:
     module.__class__ = plain
     for name in mixin.__annotations__:
         vars(module).pop(name, None)
+
+
+def _is_mixed(kind: type, mixin: type[nn.Module]) -> bool:
+    """Whether a class is what `mix_in` made of a mixin, or of one derived from it, and of another class."""
+    return len(kind.__bases__) == 2 and issubclass(kind.__bases__[0], mixin)
 
 
 def shared_copy(module: ModuleT) -> ModuleT:
