@@ -75,6 +75,16 @@ if processes == 2:
     result = engine.train(phased, out="phased", device="cpu", log=None)
     torch.save(result.model.state_dict(), f"phased-model-rank{rank}.pt")
 
+    draw, drawn = objective.Objective._draw, []
+    objective.Objective._draw = lambda self: drawn.append(draw(self)) or drawn[-1]
+    width = {"choices": [0.25, 0.5, 0.75, 1.0], "norms": "private"}
+    sandwich = {"adapt": {"depth": None, "width": width}, "plan": {"name": "sandwich", "random": 1}, "teacher": "ema"}
+    model = {"name": "pliant:resnet20", "options": {"shortcut": "projection"}}
+    drawing = Recipe.from_dict(recipe.to_dict() | sandwich | {"model": model})
+    result = engine.train(drawing, out="width", device="cpu", log=None)
+    torch.save(result.model.state_dict(), f"width-model-rank{rank}.pt")
+    torch.save([torch.tensor(float(one["random-1"].partition("=")[2])) for one in drawn], f"width-drawn-rank{rank}.pt")
+
     loss = objective.label_loss
     calls = []
 
@@ -137,7 +147,10 @@ def test_two_processes_train_as_one_on_the_joined_batch(outputs: tuple[str, str]
         for name in row.keys() - {"images_per_s", "seconds"}:
             assert float(row[name]) == pytest.approx(float(expected_row[name]), rel=1e-4), name
 
-    for run in ("free", "phased"):
+    drawn, by_the_other = tensors("width-drawn-rank0"), tensors("width-drawn-rank1")
+    assert drawn == by_the_other
+    assert {float(width) for width in drawn} == {0.5, 0.75}
+    for run in ("free", "width", "phased"):
         one, other = tensors(f"{run}-model-rank0"), tensors(f"{run}-model-rank1")
         for name in one:
             assert torch.equal(one[name], other[name]), f"{name} differs between the processes"

@@ -19,6 +19,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
+from pliant.axes import Axes
 from pliant.core.adaptive import AdaptiveModule
 from pliant.create import ModelSource
 from pliant.data import load_data
@@ -240,7 +241,7 @@ def _leaves_some_out(objective: Objective) -> bool:
     """Whether some steps leave parameters without a gradient, for which DDP would wait in vain.
 
     The largest sub-network has all blocks and the first set of the norms, the smallest the second set. Every exit has
-    a classifier of its own.
+    a classifier of its own, and every width may have norms of its own.
     """
     if not isinstance(objective.model, AdaptiveModule):
         return False
@@ -250,7 +251,10 @@ def _leaves_some_out(objective: Objective) -> bool:
     depths = {subnet.depth for subnet in learning}
     skipping = tuple(count > 0 for count in space.skippable_blocks)
     every_exit = {subnet.exit for subnet in learning} >= set(range(1, len(space.exit_stages) + 1))
-    return not (every_exit and {space.largest.depth, skipping} <= depths)
+    width = Axes.of(objective.model.configs).width
+    widths = set(space.widths) if width and width.norms == "private" else set()
+    every_width = {subnet.width for subnet in learning} >= widths
+    return not (every_exit and every_width and {space.largest.depth, skipping} <= depths)
 
 
 @contextmanager
