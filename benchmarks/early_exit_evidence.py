@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def run(name: str, seed: int, data: ImageData, place: Place) -> None:
     first, second = recipes(techniques, seed, place)
     shared = place.out / STUDY / f"phase-1-{first.adapt.exits.equilibrium}-seed{seed}"  # type: ignore[union-attr]
     before = train(first, data=data, out=shared, resume=True, progress=False)
-    second = second.replace(model=second.model.replace(start_from=str(shared)))
+    second = second.replace(model=second.model.replace(start_from=os.path.relpath(shared)))
     trained = train(second, data=data, out=place.out / STUDY / f"{name}-seed{seed}", resume=True, progress=False)
     took = sum(row["seconds"] for row in [*before.rows, *trained.rows]) / 60
     document = {"run": name, "seed": seed, "phases": [first.to_dict(), second.to_dict()], "minutes": took}
