@@ -105,8 +105,7 @@ def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config, size: int | Non
     if wanted.depth:
         depth.adapt_(model, anatomy, wanted.depth, switch)
     if wanted.width:
-        copies = depth.copied_norms(anatomy, wanted.depth) if wanted.depth else {}
-        width.adapt_(model, anatomy, wanted.width, switch, copies)
+        width.adapt_(model, anatomy, wanted.width, switch, depth.copied_norms(anatomy, wanted.depth))
     for stage, end in zip(anatomy.stages, ends, strict=True):
         StageEnd.make_(model.get_submodule(end), switch, stage.channel_dim)
     if wanted.exits:

@@ -60,8 +60,7 @@ def _bake_(plain: nn.Module, anatomy: Anatomy, wanted: Axes, chosen: SubNet) -> 
     for stage in anatomy.stages:
         StageEnd.unmake_(plain.get_submodule(stage.blocks[-1].path))
     if wanted.width:
-        copies = depth.copied_norms(anatomy, wanted.depth) if wanted.depth else {}
-        width.bake_(plain, anatomy, chosen, copies)
+        width.bake_(plain, anatomy, chosen, depth.copied_norms(anatomy, wanted.depth))
     if wanted.depth:
         depth.bake_(plain, anatomy, wanted.depth, chosen)
     readers.settle_(plain, anatomy)

@@ -123,9 +123,9 @@ def changed_paths(anatomy: Anatomy, config: Depth) -> list[str]:
     return paths
 
 
-def copied_norms(anatomy: Anatomy, config: Depth) -> dict[str, str]:
-    """By the path of each norm that gets a second set, where that is."""
-    if not config.skip_aware_norms:
+def copied_norms(anatomy: Anatomy, config: Depth | None) -> dict[str, str]:
+    """By the path of each norm that gets a second set, where that is; none without a config."""
+    if config is None or not config.skip_aware_norms:
         return {}
     return {path: f"{path}.skip" for _, stage, count in _split(anatomy, config) for path in _norms(stage, count)}
 

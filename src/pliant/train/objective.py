@@ -63,6 +63,9 @@ class Objective(nn.Module):
             raise ValueError(f"plan {plan.name!r} needs sub-networks, but this {type(model).__name__} is not adapted")
         self.plan = plan
         self._space = adapted.space if adapted is not None else None
+        named = set(plan.passes())
+        # Written down once: a space may be large, and every step draws.
+        self._open = [name for name in map(str, self._space or ()) if name not in named] if plan.random else []
         self._teacher = _Teacher(teacher, plan, adapted.space) if teacher is not None and adapted is not None else None
         self._fixed = None if plan.random else self._step(plan)
         self.label_smoothing = label_smoothing
@@ -145,14 +148,12 @@ class Objective(nn.Module):
 
     def _draw(self) -> dict[str, str]:
         """Choose the sub-networks that the plan leaves open, from those it does not name, the same in all processes."""
-        assert self._space is not None
-        open_, named = self.plan.random, set(self.plan.passes())
-        candidates = [name for name in map(str, self._space) if name not in named]
-        chosen = torch.randperm(len(candidates))[: len(open_)]
+        random = self.plan.random
+        chosen = torch.randperm(len(self._open))[: len(random)]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             chosen = chosen.to(next(self.model.parameters()).device)
             torch.distributed.broadcast(chosen, src=0)
-        return dict(zip(open_, (candidates[index] for index in chosen.tolist()), strict=True))
+        return dict(zip(random, (self._open[index] for index in chosen.tolist()), strict=True))
 
     def _value(self, name: str, term: Term, outputs: Outputs, teachers: dict[str, Outputs], y: Tensor) -> Tensor:
         if term.teacher is None:

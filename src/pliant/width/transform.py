@@ -41,9 +41,10 @@ def subnet_space(anatomy: Anatomy, config: Width) -> SubNetSpace:
                 "choices and per_stage out"
             )
         return SubNetSpace(widths=anatomy.widths)
-    choices = tuple(_shares(anatomy, config))
+    shares = _shares(anatomy, config)
     for group in anatomy.channels:
-        _kept(group, anatomy, config)
+        _kept(group, shares, config.divisor)
+    choices = tuple(shares)
     if not config.per_stage:
         return SubNetSpace(widths=tuple((width,) * stages for width in choices))
     if len(choices) ** stages > MOST_WIDTHS:
@@ -95,8 +96,8 @@ def _has_channels_together(group: ChannelGroup) -> bool:
     return any(cut.per_unit > 1 and cut.dim is not None for cut in group.cuts)
 
 
-def _kept(group: ChannelGroup, anatomy: Anatomy, config: Width) -> dict[float, int]:
-    """By width, how many units of a group run.
+def _kept(group: ChannelGroup, shares: Mapping[float, float], divisor: int) -> dict[float, int]:
+    """By width, how many units of a group run, see `_shares`.
 
     Raises:
         ValueError: none at all, or not a whole number of heads.
@@ -104,14 +105,14 @@ def _kept(group: ChannelGroup, anatomy: Anatomy, config: Width) -> dict[float, i
     if group.kept:
         return dict(group.kept)
     kept = {}
-    for width, share in _shares(anatomy, config).items():
+    for width, share in shares.items():
         exact = share * group.units
         if _is_of_heads(group):
             kept[width] = _whole_heads(width, share, group)
         elif _has_channels_together(group):
             kept[width] = max(1, round(exact))
         else:
-            kept[width] = _nearest_multiple(exact, group.units, config.divisor) if width < 1 else group.units
+            kept[width] = _nearest_multiple(exact, group.units, divisor) if width < 1 else group.units
         if not kept[width]:
             raise ValueError(
                 f"Width.choices: {width} leaves none of the {group.units} channels of {group.cuts[0].path!r}"
@@ -142,11 +143,11 @@ def _cuts(group: ChannelGroup, copies: Mapping[str, str]) -> list[Cut]:
 
 def adapt_(model: nn.Module, anatomy: Anatomy, config: Width, switch: Switch, copies: Mapping[str, str]) -> None:
     """Slice every module that has channels, in place. See `changed_paths` for `copies`."""
-    places = _width_stages(anatomy)
+    places, shares = _width_stages(anatomy), _shares(anatomy, config)
     parts: dict[str, dict[str, list[Part]]] = defaultdict(lambda: defaultdict(list))
     numbers: dict[str, dict[str, Number]] = defaultdict(dict)
     for group in anatomy.channels:
-        stage, kept = places[group.stage], _kept(group, anatomy, config)
+        stage, kept = places[group.stage], _kept(group, shares, config.divisor)
         for cut in _cuts(group, copies):
             if cut.dim is None:
                 numbers[cut.path][cut.name] = _number(model, cut, stage, kept)
