@@ -11,7 +11,6 @@ Writes results/latency_ratio.json.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 from provenance import write_result
+from timing import median_ratio, timing_arguments
 from torch import nn
 from torchvision.models import MobileNetV2, ResNet, SwinTransformer, VisionTransformer
 from torchvision.models.resnet import Bottleneck
@@ -83,8 +83,7 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
         calls |= {f"{size} {kind}": partial(network, images) for kind, network in kinds.items()}
     times = interleaved_ms(calls, rounds=rounds, warmup=5)
 
-    def ratio(one: str, other: str) -> float:
-        return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
+    ratio = partial(median_ratio, times)
 
     gmacs = {size: count_gmacs(kinds["extracted"], IMAGE_SIZE) for size, kinds in made.items()}
     macs_ratio, latency_ratio = gmacs["base"] / gmacs["super"], ratio("base extracted", "super extracted")
@@ -99,11 +98,7 @@ def compare(name: str, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", default="results/latency_ratio.json")
-    arguments = parser.parse_args()
+    arguments = timing_arguments(__doc__, rounds=60, out="results/latency_ratio.json")
     rows = []
     with using_threads(arguments.threads), torch.inference_mode():
         for name in NETWORKS:

@@ -15,7 +15,6 @@ recompiled anything, and whether it moved any weight. Writes results/overheads.j
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 import onnxruntime
 import torch
 from provenance import write_result
+from timing import median_ratio, timing_arguments
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torchvision.models import ResNet, resnet50
@@ -109,8 +109,7 @@ def compare(name: str, way: str, rounds: int) -> list[dict[str, Any]]:
         over_hand: dict[str, float] = {}
         for kind, run in passes.items():
             pair = interleaved_ms({"hand": by_hand, kind: partial(run, images)}, rounds=rounds, warmup=10)
-            ratios = [own / hand for own, hand in zip(pair[kind], pair["hand"], strict=True)]
-            over_hand[f"{kind}_over_hand"] = round(statistics.median(ratios), 4)
+            over_hand[f"{kind}_over_hand"] = round(median_ratio(pair, kind, "hand"), 4)
             hand_ms += pair["hand"]
         rows.append({"model": name, "subnet": subnet, "way": way, "hand_ms": round(statistics.median(hand_ms), 4)})
         rows[-1] |= over_hand
@@ -147,11 +146,7 @@ def switching(rounds: int, calls: int = 10) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", default="results/overheads.json")
-    arguments = parser.parse_args()
+    arguments = timing_arguments(__doc__, rounds=100, out="results/overheads.json")
     rows: list[dict[str, Any]] = []
     with using_threads(arguments.threads), torch.inference_mode():
         for name in BY_HAND:

@@ -9,7 +9,6 @@ sequential and joint backward, over the super-net's own step. Writes results/tra
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from provenance import write_result
+from timing import timing_arguments
 
 import pliant
 from pliant.measure.latency import interleaved_ms, using_threads
@@ -84,11 +84,7 @@ def compare(name: str, batch: int, size: int, rounds: int, bf16: bool) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", default="results/training.json")
-    arguments = parser.parse_args()
+    arguments = timing_arguments(__doc__, rounds=15, out="results/training.json")
     with using_threads(arguments.threads):
         rows = [
             compare(name, batch, size, arguments.rounds, bf16)

@@ -15,7 +15,6 @@ meanwhile slows all alike. Writes results/width.json.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,6 +23,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from provenance import ROOT, write_result
+from timing import median_ratio, timing_arguments
 from torch import Tensor, nn
 
 import pliant
@@ -47,10 +47,6 @@ def adapted(config: Any) -> AdaptiveModule:
     return model
 
 
-def ratio(times: dict[str, list[float]], one: str, other: str) -> float:
-    return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
-
-
 def latencies(rounds: int) -> list[dict[str, Any]]:
     """Time all widths and depths in one run."""
     widths, depths = adapted(pliant.Width(choices=CHOICES)), adapted(pliant.Depth())
@@ -62,7 +58,7 @@ def latencies(rounds: int) -> list[dict[str, Any]]:
     rows = []
     for name, network in networks.items():
         row: dict[str, Any] = {"subnet": name, "gmacs": count_gmacs(network, IMAGE_SIZE)}
-        row |= {"latency_ms": statistics.median(times[name]), "speedup": ratio(times, "width=1.0", name)}
+        row |= {"latency_ms": statistics.median(times[name]), "speedup": median_ratio(times, "width=1.0", name)}
         model = widths if name.startswith("width") else depths
         row["switched_over_extracted"] = switched(model, name, network, images, rounds)
         rows.append({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
@@ -73,7 +69,7 @@ def switched(model: nn.Module, subnet: str, network: nn.Module, images: Tensor, 
     """Time two at a time, each with weights of its own, so that no third one empties their cache."""
     calls = {"switched": partial(model, images, subnet=subnet), "extracted": partial(network, images)}
     torch.testing.assert_close(calls["switched"](), calls["extracted"]())
-    return ratio(interleaved_ms(calls, rounds=rounds, warmup=3), "switched", "extracted")
+    return median_ratio(interleaved_ms(calls, rounds=rounds, warmup=3), "switched", "extracted")
 
 
 def step(batch: int, rounds: int) -> dict[str, Any]:
@@ -143,11 +139,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", default="results/width.json")
-    arguments = parser.parse_args()
+    arguments = timing_arguments(__doc__, rounds=40, out="results/width.json")
     with using_threads(arguments.threads):
         with torch.no_grad():
             rows = latencies(arguments.rounds)
