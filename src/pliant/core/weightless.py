@@ -1,16 +1,20 @@
-"""Build networks without memory for their weights, to compare structures."""
+"""Networks without memory for their weights: built, to compare structures, or copied, to look at shapes."""
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-__all__ = ["Unwanted", "weightless"]
+__all__ = ["Unwanted", "weightless", "without_values"]
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 # Some networks make a few modules only to look at them, and throw them away.
 THROWN_AWAY = 8
@@ -54,3 +58,11 @@ def weightless(accept: Callable[[str, torch.Size], bool] | None = None) -> Itera
             yield
     finally:
         hook.remove()
+
+
+def without_values(model: ModuleT) -> ModuleT:
+    """Return a copy on the meta device, where tensors have shapes and no memory, in eval mode."""
+    tensors = [*model.parameters(), *model.buffers()]
+    # Tensors that modules have without having registered them would stay where they are.
+    tensors += [value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor)]
+    return copy.deepcopy(model, {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors}).eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.core.inputs import input_spec
+from pliant.core.weightless import without_values
 from pliant.models.msdnet.network import MSDNet, steps_of
 
 __all__ = ["paper_counts"]
@@ -39,10 +39,8 @@ def paper_counts(model: MSDNet, image_size: int) -> list[tuple[float, float]]:
     missing = [str(number) for number, step in enumerate(steps_of(model), start=1) if not step.has_exit]
     if missing:
         raise ValueError(f"paper_counts: this MSDNet has no exit {', '.join(missing)}, which counts for the later ones")
-    # A copy on the meta device: it computes shapes and no values, and has no memory for weights.
-    tensors = [*model.parameters(), *model.buffers()]
-    network = copy.deepcopy(model, {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors}).eval()
-    image = input_spec(network, image_size).empty(1, device="meta", dtype=tensors[0].dtype)
+    network = without_values(model)
+    image = input_spec(network, image_size).empty(1, device="meta", dtype=next(network.parameters()).dtype)
     with torch.no_grad(), _counting(network) as operations:
         scales = network.stem(image)
         for step in steps_of(network):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from pliant.readers.channels.operation import Operation
 from pliant.readers.channels.operators import dimensions_of_outputs
 from pliant.readers.tracing import tensors_in
 
-__all__ = ["Followed", "Running", "example_of", "follow", "layers_running", "run", "without_values"]
+__all__ = ["Followed", "Running", "example_of", "follow", "layers_running", "run"]
 
 # Two images, so that the batch is no dimension of one entry, which a network may take out.
 BATCH = 2
@@ -44,14 +43,6 @@ class Followed:
     def labels(self, tensor: Tensor) -> Shape:
         """Return the dimensions of a parameter or a buffer."""
         return self.shapes[id(tensor)]
-
-
-def without_values(model: nn.Module) -> nn.Module:
-    """Return a copy on the meta device, where tensors have shapes and no memory, in eval mode."""
-    tensors = [*model.parameters(), *model.buffers()]
-    # Tensors that modules have without having registered them would stay where they are.
-    tensors += [value for part in model.modules() for value in vars(part).values() if isinstance(value, Tensor)]
-    return copy.deepcopy(model, {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors}).eval()
 
 
 def example_of(network: nn.Module, size: int) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pliant.core.anatomy import Anatomy, ChannelGroup, Cut
-from pliant.readers.channels.following import Followed, example_of, follow, layers_running, run, without_values
+from pliant.core.weightless import without_values
+from pliant.readers.channels.following import Followed, example_of, follow, layers_running, run
 from pliant.readers.channels.labels import Dimension, Label, Reason, fix, leaves, product, unite
 from pliant.readers.channels.numbers import agreements_of, numbers_of
 
