@@ -1,6 +1,6 @@
 """One network for all depths against networks trained one by one, on real images, and against its own beginnings.
 
-    python benchmarks/evidence.py cifar10 --data PATH [--seeds 0 1] [--runs super base adn adn-sum] [--threads 2]
+    python benchmarks/evidence.py cifar10 --data PATH [--seeds 0 1] [--runs NAME ...] [--threads 2]
     python benchmarks/evidence.py cifar10-finetune --data PATH
     python benchmarks/evidence.py cifar10 --summary
     python benchmarks/evidence.py cifar10-vit --data digits --epochs 1 --seeds 0 --out runs/try
@@ -40,6 +40,7 @@ from pliant.measure import measure
 from pliant.train.engine import train
 from pliant.train.recipe import Adapt, PlanChoice, Recipe
 from pliant.train.records import Row
+from pliant.width.config import Width
 
 # The recipe of each study.
 STUDIES = {
@@ -49,10 +50,12 @@ STUDIES = {
     "cifar10-swin": "recipes/cifar10_swin.yaml",
     "cifar10-mobilenetv2": "recipes/cifar10_mobilenetv2.yaml",
     "cifar10-finetune": "recipes/finetune_cifar10_resnet20.yaml",
+    "cifar10-width": "recipes/cifar10_width_resnet20.yaml",
 }
 RECALIBRATION_IMAGES = 5_120
 # Networks trained on their own, by the sub-network that they are.
 ALONE = {"super": "largest", "base": "smallest"}
+ALONE |= {f"alone-{width}": f"width={width}" for width in (0.25, 0.5, 0.75, 1.0)}
 # Networks with all sub-networks, by their plan.
 ADAPTIVE = {
     "adn": PlanChoice(name="adn"),
@@ -62,9 +65,19 @@ ADAPTIVE = {
     "no-distillation": PlanChoice(name="no-distillation"),
     "adn-shared-norms": PlanChoice(name="adn"),
 }
+# Networks with all widths: the recipe's own, which is bootstrapped, and its changes.
+PRIVATE_NORMS = Adapt(depth=None, width=Width(choices=(0.25, 0.5, 0.75, 1.0), norms="private"))
+WIDTHS: dict[str, dict[str, Any]] = {
+    "slimmable": {"plan": PlanChoice(name="slimmable"), "teacher": "live", "adapt": PRIVATE_NORMS},
+    "sandwich": {"teacher": "live"},
+    "bootstrapping": {},
+    "ensemble": {"plan": PlanChoice(name="sandwich", options={"ensemble": True})},
+}
 FINETUNE = "cifar10-finetune"
 STARTS_FROM = ("cifar10", "super")
-ORDER = [*ALONE, *ADAPTIVE, "before", "after"]
+USUAL = ["super", "base", "adn", "adn-sum"]
+USUAL_WIDTHS = ["alone-0.25", "alone-0.5", "alone-0.75", "alone-1.0", "slimmable", "sandwich", "bootstrapping"]
+ORDER = [*ALONE, *ADAPTIVE, *WIDTHS, "before", "after"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,8 @@ def recipe_of(study: str, name: str, seed: int, place: Place) -> Recipe:
         recipe = recipe.replace(epochs=place.epochs, schedule=recipe.schedule.replace(warmup_epochs=warmup))
     if name in ALONE:
         return recipe.replace(only=end_of(recipe, ALONE[name]))
+    if name in WIDTHS:
+        return recipe.replace(**WIDTHS[name])
     if name == "after":
         start = os.path.relpath(place.folder(*STARTS_FROM, seed))
         return recipe.replace(model=recipe.model.replace(start_from=start))
@@ -197,18 +212,19 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def chosen_runs(study: str, names: list[str] | None) -> list[str]:
     """The runs that were asked for, or the usual ones; ends the program if the study has no such run."""
-    allowed = ["before", "after"] if study == FINETUNE else [*ALONE, *ADAPTIVE]
+    usual = ["before", "after"] if study == FINETUNE else USUAL_WIDTHS if "width" in study else USUAL
+    allowed = usual if study == FINETUNE else [*ALONE, *WIDTHS] if "width" in study else [*ALONE, *ADAPTIVE]
     strange = [name for name in names or [] if name not in allowed]
     if strange:
         raise SystemExit(f"error: the study {study} has no run {strange[0]!r}; allowed: {', '.join(allowed)}")
-    return names or (allowed if study == FINETUNE else ["super", "base", "adn", "adn-sum"])
+    return names or usual
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--data", help="folder or archive of class folders, or the name of a data set")
-    parser.add_argument("--runs", nargs="+", help="default: super base adn adn-sum; for cifar10-finetune before after")
+    parser.add_argument("--runs", nargs="+", help="default: the usual ones of the study")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=ROOT / "runs")
