@@ -18,7 +18,7 @@ from provenance import write_result
 
 import pliant
 from pliant.core.adaptive import AdaptiveModule
-from pliant.measure.macs import count_gmacs, count_params_m
+from pliant.core.macs import count_gmacs, count_params_m
 
 IMAGE_SIZE = 224
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pliant.train.engine import train
     from pliant.train.objective import Objective
     from pliant.train.recipe import Recipe
-    from pliant.width.config import Width
+    from pliant.width.config import Gate, Width
 
     __version__: str
 
@@ -36,6 +36,7 @@ __all__ = [
     "ConfidencePolicy",
     "Depth",
     "Exits",
+    "Gate",
     "Objective",
     "Plan",
     "Recipe",
@@ -60,6 +61,7 @@ _HOMES = {
     "ConfidencePolicy": "pliant.policy.confidence",
     "Depth": "pliant.depth.config",
     "Exits": "pliant.exits.config",
+    "Gate": "pliant.width.config",
     "Objective": "pliant.train.objective",
     "Plan": "pliant.core.plan",
     "Recipe": "pliant.train.recipe",

@@ -87,6 +87,8 @@ def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config, size: int | Non
     wanted = _by_axis(configs)
     if wanted.width and wanted.exits:
         raise ValueError("adapt_: got pliant.Width and pliant.Exits, which one network cannot have together")
+    if wanted.width and wanted.width.gate and wanted.depth:
+        raise ValueError("adapt_: got pliant.Depth and a gate, which one network cannot have together")
     if wanted.width and not anatomy.channels:
         size = size or usual_image_size(model) or UNKNOWN_SIZE
         anatomy = dataclasses.replace(anatomy, channels=readers.channel_groups(model, anatomy, size))
@@ -97,10 +99,12 @@ def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config, size: int | Non
     ends = [stage.blocks[-1].path for stage in anatomy.stages]
     changed = depth.changed_paths(anatomy, wanted.depth) if wanted.depth else []
     changed += exits.changed_paths(anatomy, wanted.exits) if wanted.exits else []
-    changed += width.changed_paths(anatomy) if wanted.width else []
+    changed += width.changed_paths(anatomy, wanted.width) if wanted.width else []
     refuse_unfit(model, [*changed, *ends], reserved=("subnet", "features", "exits"))
     if wanted.exits:
         exits.refuse_unfit(model, anatomy, wanted.exits)
+    if wanted.width:
+        width.refuse_unfit(model, anatomy, wanted.width)
 
     if wanted.depth:
         depth.adapt_(model, anatomy, wanted.depth, switch)

@@ -52,15 +52,16 @@ def original(model: AdaptiveModule) -> nn.Module:
     AdaptiveModule.unmake_(plain)
     if wanted.exits:
         exits.remove_(plain, anatomy, wanted.exits)
-    _bake_(plain, anatomy, wanted, model.space.largest)
+    _bake_(plain, anatomy, wanted, model.space.largest, attends=False)
     return plain
 
 
-def _bake_(plain: nn.Module, anatomy: Anatomy, wanted: Axes, chosen: SubNet) -> None:
+def _bake_(plain: nn.Module, anatomy: Anatomy, wanted: Axes, chosen: SubNet, *, attends: bool = True) -> None:
     for stage in anatomy.stages:
         StageEnd.unmake_(plain.get_submodule(stage.blocks[-1].path))
     if wanted.width:
-        width.bake_(plain, anatomy, chosen, depth.copied_norms(anatomy, wanted.depth))
+        copies = depth.copied_norms(anatomy, wanted.depth)
+        width.bake_(plain, anatomy, wanted.width, chosen, copies, attends=attends)
     if wanted.depth:
         depth.bake_(plain, anatomy, wanted.depth, chosen)
     readers.settle_(plain, anatomy)

@@ -10,7 +10,7 @@ from torch import nn
 
 import pliant
 from pliant.core.inputs import logits_of
-from pliant.measure.macs import count_macs
+from pliant.core.macs import count_macs
 from pliant.measure.operators import count_operators
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* one block, and nothing to skip")

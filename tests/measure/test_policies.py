@@ -10,7 +10,7 @@ import torch
 
 import pliant
 from pliant.core.fingerprint import fingerprint
-from pliant.measure.macs import count_gmacs, count_macs
+from pliant.core.macs import count_gmacs, count_macs
 from pliant.measure.policies import cumulative_gmacs, find_policies, measure_policies, usual_subnets
 from pliant.measure.policy_table import PolicyTable
 from pliant.policy.fit import budgeted_row

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import pliant
-from pliant.measure.macs import count_gmacs, count_params_m
+from pliant.core.macs import count_gmacs, count_params_m
 from pliant.models.msdnet import MSDNet, paper_counts
 
 

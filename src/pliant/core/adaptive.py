@@ -64,6 +64,11 @@ class AdaptiveModule(nn.Module):
         """The configs the model was adapted with."""
         return self._adaptation.configs
 
+    @property
+    def routes(self) -> tuple[SubNet, ...]:
+        """The sub-networks among which the gate chooses, by ascending width; empty where there is none."""
+        return self.space.routes
+
     def _replicate_for_data_parallel(self) -> nn.Module:
         raise ValueError(
             f"torch.nn.DataParallel runs a {type(self).__name__} in several threads, which would share the choice of "
@@ -140,6 +145,47 @@ class AdaptiveModule(nn.Module):
                 return exit_pass.finish(logits_of(super().forward(*args, **kwargs)))
             except Left:
                 return exit_pass.answers()
+
+    def gated(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Let the gate choose the width for every input.
+
+        All inputs run to the gate; those that it sends the same way go on together.
+
+        Args:
+            x: what the model takes, `[batch, ...]`.
+
+        Returns:
+            Logits `[batch, classes]`, and for each input the place of its sub-network in `routes`, `[batch]`.
+
+        Raises:
+            ValueError: the model has no gate.
+        """
+        with self._adaptation.switch.gating() as gate_pass:
+            part = logits_of(self(x, subnet=self.routes[0]))
+            if not gate_pass.waiting:
+                return part, gate_pass.places
+            logits = part.new_empty(len(x), *part.shape[1:])
+            logits[gate_pass.inside] = part
+            for place in list(gate_pass.waiting):
+                # One input stands for them up to the gate, where what is waiting takes its place.
+                gate_pass.resume(place)
+                logits[gate_pass.inside] = logits_of(self(x[:1], subnet=self.routes[place]))
+        return logits, gate_pass.places
+
+    def seen_by_gate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the narrowest route and return what the gate chooses by: to train it.
+
+        Returns:
+            Logits `[batch, classes]` of that route, and the features `[batch, features]` from which the gate's
+            `choose` makes scores.
+
+        Raises:
+            ValueError: the model has no gate.
+        """
+        with self._adaptation.switch.gating(chooses=False) as gate_pass:
+            logits = logits_of(self(x, subnet=self.routes[0]))
+        assert gate_pass.features is not None
+        return logits, gate_pass.features
 
 
 def as_adaptive(model: nn.Module, caller: str) -> AdaptiveModule:

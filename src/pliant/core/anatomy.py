@@ -88,12 +88,14 @@ class ChannelGroup:
         stage: the index in `Anatomy.stages` of the stage that they belong to.
         cuts: what shrinks with them.
         kept: where the network says so itself, how many units run at each width of its stage: pairs of both.
+        streams: the indices of the stages whose output has these channels.
     """
 
     units: int
     stage: int
     cuts: tuple[Cut, ...]
     kept: tuple[tuple[float, int], ...] = ()
+    streams: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pliant.core.stream import rows_of
+
 __all__ = ["Decide", "ExitPass", "Left"]
 
 Decide = Callable[[int, Tensor], Tensor]
@@ -101,7 +103,7 @@ class ExitPass:
         if not len(stays):
             raise Left(logits)
         self.logits = {number: rows[stays] for number, rows in self.logits.items()}
-        return _rows(output, stays)
+        return rows_of(output, stays)
 
     def finish(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Let all that are inside leave at the network's own end.
@@ -127,11 +129,3 @@ class ExitPass:
         self.exits[rows] = exit_number
         self._inside = self._inside[~leaves]
 
-
-def _rows(output: Any, rows: Tensor) -> Any:
-    """Take some inputs out of a batch, in whatever a block returns."""
-    if isinstance(output, Tensor):
-        return output[rows]
-    if isinstance(output, tuple | list):
-        return type(output)(_rows(part, rows) for part in output)
-    return output

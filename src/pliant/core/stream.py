@@ -6,12 +6,21 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["averaged", "stream_of"]
+__all__ = ["averaged", "rows_of", "stream_of"]
 
 
 def stream_of(output: Any) -> Any:
     """Return the residual stream of what a block returned: a tensor, or a list of them for a network of many scales."""
     return output[0] if isinstance(output, tuple) else output
+
+
+def rows_of(output: Any, rows: Tensor) -> Any:
+    """Take some inputs out of a batch, in whatever a block returned."""
+    if isinstance(output, Tensor):
+        return output[rows]
+    if isinstance(output, tuple | list):
+        return type(output)(rows_of(part, rows) for part in output)
+    return output
 
 
 def averaged(stream: Tensor | list[Tensor], channel_dim: int) -> Tensor:

@@ -62,11 +62,13 @@ class SubNetSpace:
         exit_stages: for each exit, how many stages lead to it; empty = no exits axis.
         widths: the shares of channels, one for each stage, that can run together, the smallest first and the whole
             network last; empty = no width axis.
+        routes: the sub-networks among which a gate chooses, by ascending width; empty = no gate.
     """
 
     skippable_blocks: tuple[int, ...] = ()
     exit_stages: tuple[int, ...] = ()
     widths: tuple[tuple[float, ...], ...] = ()
+    routes: tuple[SubNet, ...] = ()
 
     @property
     def largest(self) -> SubNet:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
+from pliant.core.gating import GatePass
 from pliant.core.leaving import Decide, ExitPass
 from pliant.core.passes import Parts, PassLog
 from pliant.core.stream import averaged, stream_of
@@ -32,6 +33,7 @@ class Switch:
         """Know the sub-networks of `space`; `chained` exits need the answers of those before them."""
         self.space = space
         self.exit_pass: ExitPass | None = None
+        self.gate_pass: GatePass | None = None
         self._chained = chained
         self._largest = _parts(space.largest)
         self._running: Parts | None = None
@@ -73,6 +75,29 @@ class Switch:
                     "with use_reentrant=True or torch.no_grad(); set use_reentrant=False, or leave features out"
                 )
             self._features.append(averaged(stream_of(output), channel_dim))
+
+    @contextmanager
+    def gating(self, *, chooses: bool = True) -> Iterator[GatePass]:
+        """Ask the gate in the passes of this block, each of which runs a route to begin with.
+
+        Args:
+            chooses: whether it chooses the route with which a pass goes on, or only notes what it sees.
+
+        Raises:
+            ValueError: there is no gate.
+        """
+        if not self.space.routes:
+            raise ValueError("this network has no gate; adapt it with pliant.Width(gate=pliant.Gate())")
+        routes = [_parts(route) for route in self.space.routes]
+
+        def go_on(place: int) -> None:
+            self._running = routes[place]
+
+        before, self.gate_pass = self.gate_pass, GatePass(go_on if chooses else None)
+        try:
+            yield self.gate_pass
+        finally:
+            self.gate_pass = before
 
     @contextmanager
     def running(

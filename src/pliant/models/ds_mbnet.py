@@ -133,10 +133,15 @@ class DSMBNet(nn.Module):
             for path in paths
         ]
         read = [_read_by(path) for path in paths] + [[_weight("fc", 1), _number("fc", "in_features")]]
-        for number, maker, reader in zip(numbers, made, read, strict=True):
+        for number, after, maker, reader in zip(numbers, [*numbers[1:], -1], made, read, strict=True):
             widths = self._widths[number]
-            cuts = tuple([*maker, *reader])
-            yield ChannelGroup(units=widths.widest, stage=3 if widths.is_late else 0, cuts=cuts, kept=widths.kept)
+            yield ChannelGroup(
+                units=widths.widest,
+                stage=3 if widths.is_late else 0,
+                cuts=tuple([*maker, *reader]),
+                kept=widths.kept,
+                streams=(number - 1,) if number and after != number else (),
+            )
 
 
 class _Widths:

@@ -8,7 +8,31 @@ from typing import Literal
 
 from pliant.core.config import Config
 
-__all__ = ["Width"]
+__all__ = ["Gate", "Width"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate(Config):
+    """Let a gate choose the width, input by input (DS-Net).
+
+    Attributes:
+        behind: the gate stands behind so many stages. These have their smallest width in all sub-networks but the whole
+            network, so that all inputs come to the gate in the same way; it chooses the width of those behind it.
+        routes: the widths that it chooses among, ascending; none = all that there are behind it.
+        attention: the gate also scales the channels that it looks at by what it sees, in every pass (the second head
+            of DS-Net's double-headed gate). An extracted network then keeps that head.
+    """
+
+    behind: int = 1
+    routes: tuple[float, ...] | None = None
+    attention: bool = True
+
+    def validate(self) -> None:
+        """Check the place and the routes."""
+        if self.behind < 1:
+            raise ValueError(f"Gate.behind: got {self.behind}, expected at least 1")
+        if self.routes is not None and (len(self.routes) < 2 or not _ascend(self.routes)):
+            raise ValueError(f"Gate.routes: got {list(self.routes)}, expected two or more ascending widths")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +48,7 @@ class Width(Config):
             part of one set of parameters (DS-Net). `private`: every width has norms of its own, parameters too
             (slimmable networks). `shared`: the leading part of everything (universally slimmable networks), whose
             statistics are then to be taken anew for each width.
+        gate: chooses the width input by input; none = it is chosen from outside alone.
         divisor: keep a multiple of so many channels, the nearest one and at least one; 1 = round down to any number.
             Groups of a convolution are kept or left whole all the same, and a choice must leave whole heads.
     """
@@ -31,15 +56,23 @@ class Width(Config):
     choices: tuple[float, ...] | None = None
     per_stage: bool = False
     norms: Literal["statistics", "private", "shared"] = "statistics"
+    gate: Gate | None = None
     divisor: int = 1
 
     def validate(self) -> None:
         """Check the choices and the divisor."""
         if self.choices is not None:
-            ascending = all(one < next_ for one, next_ in pairwise(self.choices))
-            if not self.choices or not ascending or self.choices[0] <= 0 or self.choices[-1] != 1:
+            if not self.choices or not _ascend(self.choices) or self.choices[0] <= 0 or self.choices[-1] != 1:
                 raise ValueError(
                     f"Width.choices: got {list(self.choices)}, expected ascending shares above 0, the last one 1"
                 )
         if self.divisor < 1:
             raise ValueError(f"Width.divisor: got {self.divisor}, expected at least 1")
+        if self.gate and self.per_stage:
+            raise ValueError("Width.per_stage: got true together with a gate, which chooses one width for all behind it")
+        if self.gate and self.choices is not None and len(self.choices) < 2:
+            raise ValueError(f"Width.gate: got choices={list(self.choices)}, but a gate chooses among two or more widths")
+
+
+def _ascend(shares: tuple[float, ...]) -> bool:
+    return all(one < next_ for one, next_ in pairwise(shares))

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from torch import Tensor, nn
 
 from pliant.core.anatomy import Anatomy, ChannelGroup, Cut
 from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.core.switch import Switch
-from pliant.width.config import Width
+from pliant.width.config import Gate, Width
+from pliant.width.gates import DoubleHeadedGate, GatePoint
 from pliant.width.modules import Number, Part, Sliced
 
-__all__ = ["adapt_", "bake_", "changed_paths", "subnet_space"]
+__all__ = ["adapt_", "bake_", "changed_paths", "refuse_unfit", "subnet_space"]
 
 # Of a head: a width is written with few digits.
 TOLERANCE = 0.05
@@ -30,31 +31,55 @@ def subnet_space(anatomy: Anatomy, config: Width) -> SubNetSpace:
     """Return the sub-networks that this config gives.
 
     Raises:
-        ValueError: a choice leaves a group without channels or with a part of a head; there are too many; or choices
-            are given for a network that brings its widths.
+        ValueError: a choice leaves a group without channels or with a part of a head; there are too many; choices are
+            given for a network that brings its widths; or a gate has no place or no such routes.
     """
+    widths = _widths(anatomy, config)
+    if config.gate is None:
+        return SubNetSpace(widths=widths)
+    return SubNetSpace(widths=widths, routes=_routes(widths, config.gate))
+
+
+def _widths(anatomy: Anatomy, config: Width) -> tuple[tuple[float, ...], ...]:
+    """What `SubNetSpace.widths` is."""
     stages = len(_width_stages(anatomy))
+    behind = config.gate.behind if config.gate else 0
+    if config.gate and behind >= stages:
+        have = f"{stages} stages have widths of their own" if stages > 1 else "all stages have one width together"
+        allowed = f"allowed are 1 to {stages - 1}" if stages > 1 else "a gate needs stages behind it"
+        raise ValueError(f"Gate.behind: got {behind}, but in this {anatomy.family} {have}; {allowed}")
     if anatomy.widths:
         if config.choices is not None or config.per_stage:
             raise ValueError(
                 f"Width.choices: got {list(config.choices or ())}, but this {anatomy.family} brings its widths; leave "
                 "choices and per_stage out"
             )
-        return SubNetSpace(widths=anatomy.widths)
+        if len({width[:behind] for width in anatomy.widths[:-1]}) > 1:
+            raise ValueError(f"Gate.behind: got {behind}, but this {anatomy.family} brings several widths up to there")
+        return anatomy.widths
     shares = _shares(anatomy, config)
     for group in anatomy.channels:
         _kept(group, shares, config.divisor)
     choices = tuple(shares)
+    if config.gate:
+        return (*((choices[0],) * behind + (width,) * (stages - behind) for width in choices), (1.0,) * stages)
     if not config.per_stage:
-        return SubNetSpace(widths=tuple((width,) * stages for width in choices))
+        return tuple((width,) * stages for width in choices)
     if len(choices) ** stages > MOST_WIDTHS:
         raise ValueError(
             f"Width: {len(choices)} choices for each of {stages} stages are {len(choices) ** stages} widths, allowed "
             f"are {MOST_WIDTHS}; take fewer choices, or per_stage=False"
         )
-    return SubNetSpace(
-        widths=tuple(sorted(itertools.product(choices, repeat=stages), key=lambda width: (sum(width), width)))
-    )
+    return tuple(sorted(itertools.product(choices, repeat=stages), key=lambda width: (sum(width), width)))
+
+
+def _routes(widths: tuple[tuple[float, ...], ...], gate: Gate) -> tuple[SubNet, ...]:
+    """The sub-networks among which a gate chooses: all but the whole network, or those that are named."""
+    behind = {width[-1]: SubNet(width=width) for width in widths[:-1]}
+    unknown = [width for width in gate.routes or () if width not in behind]
+    if unknown:
+        raise ValueError(f"Gate.routes: got {unknown[0]}, allowed are {', '.join(map(repr, behind))}")
+    return tuple(behind[width] for width in gate.routes or behind)
 
 
 def _width_stages(anatomy: Anatomy) -> dict[int, int]:
@@ -126,36 +151,94 @@ def _nearest_multiple(exact: float, units: int, divisor: int) -> int:
     return min(units, max(divisor, int(exact + divisor / 2) // divisor * divisor))
 
 
-def changed_paths(anatomy: Anatomy, copies: Mapping[str, str] | None = None) -> list[str]:
-    """Paths of all modules that `adapt_` will change.
+def changed_paths(anatomy: Anatomy, config: Width) -> list[str]:
+    """Paths of all modules of the network that `adapt_` will change."""
+    gated = [_gate_path(anatomy, config.gate)] if config.gate else []
+    return list(dict.fromkeys([*(cut.path for group in anatomy.channels for cut in group.cuts), *gated]))
 
-    Args:
-        anatomy: of the network.
-        copies: where another wing keeps the copy of a norm, by the norm's path.
+
+def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Width) -> None:
+    """Refuse a gate where none can stand.
+
+    Raises:
+        ValueError: says why.
     """
-    return list(dict.fromkeys(cut.path for group in anatomy.channels for cut in _cuts(group, copies or {})))
+    if config.gate is None:
+        return
+    path = _gate_path(anatomy, config.gate)
+    block = model.get_submodule(path)
+    if isinstance(block, nn.Sequential | nn.ModuleList) or hasattr(block, "gate"):
+        has = "runs all its children" if isinstance(block, nn.Sequential | nn.ModuleList) else "has a 'gate' already"
+        raise ValueError(f"Gate.behind: {path!r}, where the gate would stand, {has}; take another place")
+    _gate_cuts(anatomy, config.gate)
 
 
-def _cuts(group: ChannelGroup, copies: Mapping[str, str]) -> list[Cut]:
-    copied = [dataclasses.replace(cut, path=copies[cut.path]) for cut in group.cuts if cut.path in copies]
-    return [*group.cuts, *copied]
+def _gate_stage(anatomy: Anatomy, gate: Gate) -> int:
+    """The index of the stage at whose end the gate stands: the last one before the widths that it chooses."""
+    return sorted(_width_stages(anatomy))[gate.behind] - 1
+
+
+def _gate_path(anatomy: Anatomy, gate: Gate) -> str:
+    return anatomy.stages[_gate_stage(anatomy, gate)].blocks[-1].path
+
+
+def _gate_cuts(anatomy: Anatomy, gate: Gate) -> tuple[ChannelGroup, list[Cut]]:
+    """The channels that the gate looks at, and what of it shrinks with them.
+
+    Raises:
+        ValueError: they do not shrink.
+    """
+    stage = _gate_stage(anatomy, gate)
+    group = next((group for group in anatomy.channels if stage in group.streams), None)
+    if group is None:
+        raise ValueError(
+            f"Gate.behind: got {gate.behind}, but the channels at the end of stage {stage + 1} of this "
+            f"{anatomy.family} do not shrink; take another place"
+        )
+    path, per_unit = f"{_gate_path(anatomy, gate)}.gate", anatomy.stages[stage].channels // group.units
+    cuts = [("reduce", "weight", 1), ("reduce", "in_features", None)]
+    if gate.attention:
+        cuts += [("expand", "weight", 0), ("expand", "bias", 0), ("expand", "out_features", None)]
+    return group, [Cut(path=f"{path}.{child}", name=name, dim=dim, per_unit=per_unit) for child, name, dim in cuts]
+
+
+def _every_cut(
+    anatomy: Anatomy, config: Width, copies: Mapping[str, str]
+) -> Iterator[tuple[ChannelGroup, list[Cut]]]:
+    """Yield all groups with all that is cut with them, the copies of norms and the gate included."""
+    gated = _gate_cuts(anatomy, config.gate) if config.gate else None
+    for group in anatomy.channels:
+        copied = [dataclasses.replace(cut, path=copies[cut.path]) for cut in group.cuts if cut.path in copies]
+        yield group, [*group.cuts, *copied, *(gated[1] if gated and gated[0] is group else [])]
 
 
 def adapt_(model: nn.Module, anatomy: Anatomy, config: Width, switch: Switch, copies: Mapping[str, str]) -> None:
-    """Slice every module that has channels, in place. See `changed_paths` for `copies`."""
+    """Slice every module that has channels, in place, and put the gate into its place.
+
+    Args:
+        model: to be changed.
+        anatomy: of it.
+        config: how.
+        switch: knows the widths.
+        copies: where another wing keeps the copy of a norm, by the norm's path.
+    """
+    if config.gate:
+        _add_gate_(model, anatomy, config.gate, switch)
     places, shares = _width_stages(anatomy), _shares(anatomy, config)
     parts: dict[str, dict[str, list[Part]]] = defaultdict(lambda: defaultdict(list))
     numbers: dict[str, dict[str, Number]] = defaultdict(dict)
-    for group in anatomy.channels:
+    paths: dict[str, None] = {}
+    for group, cuts in _every_cut(anatomy, config, copies):
         stage, kept = places[group.stage], _kept(group, shares, config.divisor)
-        for cut in _cuts(group, copies):
+        for cut in cuts:
+            paths[cut.path] = None
             if cut.dim is None:
                 numbers[cut.path][cut.name] = _number(model, cut, stage, kept)
             else:
                 sizes = {width: units * cut.per_unit for width, units in kept.items()}
                 part = Part(cut.dim, cut.parts, group.units * cut.per_unit, stage, sizes)
                 parts[cut.path][cut.name].append(part)
-    for path in changed_paths(anatomy, copies):
+    for path in paths:
         module, shrinking = model.get_submodule(path), parts[path]
         own = _own_tensors(module, shrinking, config)
         Sliced.make_(module, switch, shrinking | {name: [] for name in own if name not in shrinking}, numbers[path])
@@ -163,6 +246,16 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Width, switch: Switch, co
             assert isinstance(module, Sliced)
             part = next(iter(shrinking.values()))[0]
             module.add_own_(own, part.stage, [width for width, kept in part.kept.items() if kept < part.size])
+
+
+def _add_gate_(model: nn.Module, anatomy: Anatomy, gate: Gate, switch: Switch) -> None:
+    stage, block = anatomy.stages[_gate_stage(anatomy, gate)], model.get_submodule(_gate_path(anatomy, gate))
+    like = next(model.parameters())
+    module = DoubleHeadedGate(
+        stage.channels, len(switch.space.routes), attention=gate.attention, channel_dim=stage.channel_dim
+    )
+    block.add_module("gate", module.to(like.device, like.dtype).train(block.training))
+    GatePoint.make_(block, switch)
 
 
 def _number(model: nn.Module, cut: Cut, stage: int, kept: Mapping[float, int]) -> Number:
@@ -186,9 +279,23 @@ def _is_norm(module: nn.Module) -> bool:
     return hasattr(module, "running_mean") or (isinstance(weight, Tensor) and weight.dim() == 1)
 
 
-def bake_(model: nn.Module, anatomy: Anatomy, subnet: SubNet, copies: Mapping[str, str]) -> None:
-    """Leave in `model` only what `subnet` runs, as plain modules, in place. See `changed_paths` for `copies`."""
-    for path in changed_paths(anatomy, copies):
+def bake_(
+    model: nn.Module, anatomy: Anatomy, config: Width, subnet: SubNet, copies: Mapping[str, str], *, attends: bool = True
+) -> None:
+    """Leave in `model` only what `subnet` runs, as plain modules, in place.
+
+    Args:
+        model: was changed by `adapt_`.
+        anatomy: of it.
+        config: with which it was.
+        subnet: of the model.
+        copies: as in `adapt_`.
+        attends: keep the gate's attention, which belongs to every sub-network.
+    """
+    paths = dict.fromkeys(cut.path for _, cuts in _every_cut(anatomy, config, copies) for cut in cuts)
+    for path in paths:
         module = model.get_submodule(path)
         assert isinstance(module, Sliced)
         module.bake(subnet.width)
+    if config.gate:
+        GatePoint.unmake_(model.get_submodule(_gate_path(anatomy, config.gate)), attends=attends)

@@ -13,7 +13,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.models.vision_transformer import VisionTransformer
 
 from pliant.core.anatomy import Anatomy, ChannelGroup, Cut
-from pliant.measure.macs import count_gmacs
+from pliant.core.macs import count_gmacs
 from pliant.readers import read
 from pliant.readers.channels import channel_groups
 

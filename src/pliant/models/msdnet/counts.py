@@ -24,7 +24,7 @@ def paper_counts(model: MSDNet, image_size: int) -> list[tuple[float, float]]:
     (bias not counted), one for every input of a ReLU, the size of the window for every output of a pooling, and
     weights and biases of linear layers. Norms count as parameters alone.
 
-    What one exit costs by itself is `count_gmacs(model.truncated(number), image_size)` of `pliant.measure.macs`.
+    What one exit costs by itself is `count_gmacs(model.truncated(number), image_size)` of `pliant.core.macs`.
 
     Args:
         model: with all its exits.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pliant.core.anatomy import Anatomy, ChannelGroup, Cut
 from pliant.core.weightless import without_values
 from pliant.readers.channels.following import Followed, example_of, follow, layers_running, run
-from pliant.readers.channels.labels import Dimension, Label, Reason, fix, leaves, product, unite
+from pliant.readers.channels.labels import Dimension, Label, Reason, Shape, fix, leaves, product, unite
 from pliant.readers.channels.numbers import agreements_of, numbers_of
 
 __all__ = ["channel_groups"]
@@ -101,10 +101,17 @@ def _groups(
             if label in cuts:
                 makers.setdefault(label, set()).add(_stage_of(anatomy, followed, path, number))
     first = _linked(makers.values(), len(anatomy.stages))
-    return [
-        (label, ChannelGroup(units=label.size, stage=first[min(stages)], cuts=tuple(cuts[label])))
-        for label, stages in makers.items()
-    ]
+    groups = []
+    for label, stages in makers.items():
+        streams = tuple(index for index, shape in enumerate(followed.streams) if _flows(label, shape or ()))
+        group = ChannelGroup(units=label.size, stage=first[min(stages)], cuts=tuple(cuts[label]), streams=streams)
+        groups.append((label, group))
+    return groups
+
+
+def _flows(label: Label, shape: Shape) -> bool:
+    """Whether the leading entries of a dimension belong to the leading units of a label."""
+    return any(leaves(dimension)[:1] == (label,) for dimension in shape)
 
 
 def _stage_of(anatomy: Anatomy, followed: Followed, path: str, number: int) -> int:

@@ -5,7 +5,7 @@ from torch import nn
 from torchvision.models import resnet18, vit_b_16
 
 import pliant
-from pliant.measure.macs import count_gmacs, count_macs, count_params_m
+from pliant.core.macs import count_gmacs, count_macs, count_params_m
 
 BATCH, TOKENS, CHANNELS, HEADS, HIDDEN = 2, 5, 8, 2, 16
 PROJECTIONS = 4 * BATCH * TOKENS * CHANNELS * CHANNELS

@@ -1,0 +1,108 @@
+"""The double-headed gate of DS-Net, and the block at whose end it stands.
+
+Letters of shapes: B batch, C channels, F features, R routes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pliant.core.stream import averaged, stream_of
+from pliant.core.surgery import demote, mix_in
+from pliant.core.switch import Switch
+
+__all__ = ["Attending", "DoubleHeadedGate", "GatePoint"]
+
+
+class DoubleHeadedGate(nn.Module):
+    """Looks at the average of the channels: one head scales them, the other chooses a route (DS-Net, section 3.3).
+
+    The first is an attention over channels, `1 + tanh`, whose weights begin at zero: it begins as the identity. It
+    belongs to every pass. The second, the slicing head, takes part where the gate is asked alone. Both read the same
+    features.
+
+    Args:
+        channels: C, of the whole network.
+        routes: R.
+        attention: whether there is the first head.
+        channel_dim: which dimension the channels are: 1 in `[B, C, H, W]`, -1 in `[B, T, C]`.
+    """
+
+    REDUCTION = 4  # C / F, as published
+
+    def __init__(self, channels: int, routes: int, *, attention: bool, channel_dim: int) -> None:
+        super().__init__()
+        self.channel_dim = channel_dim
+        features = max(1, channels // self.REDUCTION)
+        self.reduce = nn.Linear(channels, features)
+        self.expand = nn.Linear(features, channels) if attention else None
+        if self.expand is not None:
+            nn.init.zeros_(self.expand.weight)
+            nn.init.zeros_(self.expand.bias)
+        self.choose = nn.Linear(features, routes, bias=False)
+
+    def features(self, stream: Tensor) -> Tensor:
+        """Map the output of a block to `[B, F]`."""
+        return self.reduce(averaged(stream, self.channel_dim)).relu()
+
+    def attend(self, stream: Tensor, features: Tensor) -> Tensor:
+        """Scale the channels of the output of a block."""
+        if self.expand is None:
+            return stream
+        shape = [len(stream)] + [1] * (stream.dim() - 1)
+        shape[self.channel_dim] = -1
+        return stream * (1 + torch.tanh(self.expand(features))).view(shape)
+
+    def forward(self, stream: Tensor) -> Tensor:
+        """Scale the channels of the output of a block."""
+        return self.attend(stream, self.features(stream))
+
+
+class GatePoint(nn.Module):
+    """A block at whose end a gate stands: the child `gate`."""
+
+    _gate_switch: Switch
+
+    @staticmethod
+    def make_(block: nn.Module, switch: Switch) -> None:
+        """Let `block`, which has a child `gate`, ask it, in place."""
+        mix_in(block, GatePoint, "GatePoint", _gate_switch=switch)
+
+    @staticmethod
+    def unmake_(block: nn.Module, *, attends: bool) -> None:
+        """Undo `make_`; with `attends` its attention stays."""
+        demote(block, GatePoint)
+        gate: Any = block._modules.pop("gate")
+        if attends and gate.expand is not None:
+            del gate.choose
+            block.add_module("attention", gate)
+            mix_in(block, Attending, "Attending")
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the block and its gate; where the gate is asked, the rest of the pass runs what it chose."""
+        output = super().forward(*args, **kwargs)
+        gate_pass = self._gate_switch.gate_pass
+        if gate_pass is not None and gate_pass.takes_up:
+            return gate_pass.taken_up()
+        gate: Any = self._modules["gate"]
+        stream = stream_of(output)
+        features = gate.features(stream)
+        output = _with_stream(output, gate.attend(stream, features))
+        return output if gate_pass is None else gate_pass.divide(features, gate.choose(features), output)
+
+
+class Attending(nn.Module):
+    """A block of a plain network that keeps the attention of its gate: the child `attention`."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the block and scale its channels."""
+        output = super().forward(*args, **kwargs)
+        attention: Any = self._modules["attention"]
+        return _with_stream(output, attention(stream_of(output)))
+
+
+def _with_stream(output: Any, stream: Tensor) -> Any:
+    return (stream, *output[1:]) if isinstance(output, tuple) else stream
