@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pliant.policy.runner import predict
     from pliant.recalibrate import recalibrated
     from pliant.train.engine import train
+    from pliant.train.gates import GateObjective
     from pliant.train.objective import Objective
     from pliant.train.recipe import Recipe
     from pliant.width.config import Gate, Width
@@ -37,6 +38,7 @@ __all__ = [
     "Depth",
     "Exits",
     "Gate",
+    "GateObjective",
     "Objective",
     "Plan",
     "Recipe",
@@ -62,6 +64,7 @@ _HOMES = {
     "Depth": "pliant.depth.config",
     "Exits": "pliant.exits.config",
     "Gate": "pliant.width.config",
+    "GateObjective": "pliant.train.gates",
     "Objective": "pliant.train.objective",
     "Plan": "pliant.core.plan",
     "Recipe": "pliant.train.recipe",

@@ -58,6 +58,8 @@ def build_plan(name: str, space: SubNetSpace, **options: Any) -> Plan:
     if any(part in depth.PLANS for part in names) and any(part in exits.PLANS for part in names):
         terms += exits.shared_by_depths(len(space.exit_stages), str(_depths(space).smallest))
     plan = Plan(name=name, terms=tuple(_once(terms, space))).resolve(space)
+    if plan.is_of_gate and not space.routes:
+        raise ValueError(f"plan {name!r} needs a gate; adapt the network with pliant.Width(gate=pliant.Gate())")
     between = len(space) - len({subnet for subnet in plan.passes() if subnet not in plan.random})
     if len(plan.random) > between:
         raise ValueError(

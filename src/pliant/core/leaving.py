@@ -128,4 +128,3 @@ class ExitPass:
         self._answers[rows] = logits[leaves]
         self.exits[rows] = exit_number
         self._inside = self._inside[~leaves]
-

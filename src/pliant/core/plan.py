@@ -9,10 +9,13 @@ from typing import Literal
 from pliant.core.config import Config
 from pliant.core.subnet import SubNetSpace
 
-__all__ = ["RANDOM", "Plan", "Term"]
+__all__ = ["GATE", "RANDOM", "Plan", "Term"]
 
 RANDOM = "random-"
 """With a number behind it: a sub-network that is drawn anew for every step, another than all that a plan names."""
+
+GATE = "gate"
+"""The student of the terms by which a gate learns to choose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +24,12 @@ class Term(Config):
 
     Attributes:
         student: the sub-network that learns, as text (`largest`, `smallest`, `TTFF`), or `random-1`, `random-2`, ...
-            for those that are drawn anew in every step.
+            for those that are drawn anew in every step; or `gate`, which learns to choose among its routes.
         teacher: the sub-network it learns from, always detached; none = it learns from the labels.
         on: `labels` (cross-entropy), `logits` (KL divergence of the class distributions) or
-            `features` (KL divergence of the softmax over the channels of each pooled stage output).
+            `features` (KL divergence of the softmax over the channels of each pooled stage output). A gate learns on
+            `labels` (of what the chosen routes answer), `ease` (cross-entropy of its scores: the first route for what
+            that one gets right, else the last) and `cost` (the square of 10^9 multiply-accumulates an input).
         weight: factor of this term in the loss.
         temperature: divides the logits or features of both sides; the divergence is multiplied by its square.
         top_k: on logits, compare only the classes that the teacher ranks highest; none or more than
@@ -35,7 +40,7 @@ class Term(Config):
 
     student: str
     teacher: str | None = None
-    on: Literal["labels", "logits", "features"] = "labels"
+    on: Literal["labels", "logits", "features", "ease", "cost"] = "labels"
     weight: float = 1.0
     temperature: float = 1.0
     top_k: int | None = None
@@ -44,9 +49,11 @@ class Term(Config):
 
     def validate(self) -> None:
         """Check that the source fits the teacher, and the numbers their ranges."""
-        if (self.on == "labels") != (self.teacher is None):
+        if self.on in ("ease", "cost") and self.student != GATE:
+            raise ValueError(f"Term: on={self.on!r} with student={self.student!r}; by these only the {GATE!r} learns")
+        if (self.on in ("logits", "features")) != (self.teacher is not None):
             raise ValueError(
-                f"Term: on={self.on!r} with teacher={self.teacher!r}; labels have no teacher, the others need one"
+                f"Term: on={self.on!r} with teacher={self.teacher!r}; logits and features need one, the others have none"
             )
         if self.teacher == self.student:
             raise ValueError(f"Term: {self.student!r} cannot be its own teacher")
@@ -64,7 +71,7 @@ class Term(Config):
     @property
     def name(self) -> str:
         """For logs and messages: `smallest<-largest/logits`, `largest<-labels`."""
-        return f"{self.student}<-labels" if self.teacher is None else f"{self.student}<-{self.teacher}/{self.on}"
+        return f"{self.student}<-{self.on}" if self.teacher is None else f"{self.student}<-{self.teacher}/{self.on}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +94,8 @@ class Plan(Config):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"Plan {self.name!r} has two terms {twice[0]!r}: add their weights instead")
+        if self.is_of_gate and any(term.student != GATE for term in self.terms):
+            raise ValueError(f"Plan {self.name!r}: a gate learns alone, in a phase of its own")
         self.passes()
 
     def passes(self) -> tuple[str, ...]:
@@ -108,7 +117,12 @@ class Plan(Config):
 
     def resolve(self, space: SubNetSpace) -> Plan:
         """Return the plan with `largest`, `smallest` and other texts replaced by the sub-networks of `space`."""
-        return self._renamed(lambda text: text if text.startswith(RANDOM) else str(space.parse(text)))
+        return self._renamed(lambda text: text if text == GATE or text.startswith(RANDOM) else str(space.parse(text)))
+
+    @property
+    def is_of_gate(self) -> bool:
+        """Whether a gate learns; it learns alone."""
+        return any(term.student == GATE for term in self.terms)
 
     @property
     def random(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from pliant.data import load_data
 from pliant.train.callbacks import Reseed, RunFolder, WeightAverage
 from pliant.train.feed import TrainFeed, ValidationFeed
 from pliant.train.files import AtomicCheckpointIO
+from pliant.train.gates import GateObjective
 from pliant.train.module import TrainingModule, TrainingStopped
 from pliant.train.network import build_network, load_teacher, save_network
 from pliant.train.objective import Objective
@@ -154,8 +155,10 @@ def _train_phase(
     return RunResult(run.folder, model, rows)
 
 
-def _objective(model: nn.Module, recipe: Recipe, teacher: nn.Module | None) -> Objective:
+def _objective(model: nn.Module, recipe: Recipe, teacher: nn.Module | None) -> Objective | GateObjective:
     plan = recipe.plan.build(model.space) if isinstance(model, AdaptiveModule) else None
+    if recipe.learns == "gates":
+        return GateObjective(model, plan, label_smoothing=recipe.label_smoothing)
     return Objective(model, plan, label_smoothing=recipe.label_smoothing, teacher=teacher)
 
 
@@ -237,15 +240,17 @@ def _trainer(recipe: Recipe, place: Place, callbacks: list[L.Callback], *, valid
     )
 
 
-def _leaves_some_out(objective: Objective) -> bool:
+def _leaves_some_out(objective: Objective | GateObjective) -> bool:
     """Whether some steps leave parameters without a gradient, for which DDP would wait in vain.
 
     The largest sub-network has all blocks and the first set of the norms, the smallest the second set. Every exit has
     a classifier of its own, and every width may have norms of its own.
     """
-    if not isinstance(objective.model, AdaptiveModule):
+    if not isinstance(objective, Objective) or not isinstance(objective.model, AdaptiveModule):
         return False
     space = objective.model.space
+    if space.routes:  # what chooses among them learns in a phase of its own
+        return True
     plan = objective.plan
     learning = [space.parse(term.student) for term in plan.terms if term.start == 0 and term.student not in plan.random]
     depths = {subnet.depth for subnet in learning}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from pliant.core.adaptive import AdaptiveModule
+from pliant.core.plan import GATE
 from pliant.train.lossbook import TOTAL, LossBook, NotFinite
 from pliant.train.optim import build_optimizer, build_schedule
 from pliant.train.recipe import Recipe
@@ -18,6 +19,7 @@ from pliant.train.recipe import Recipe
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
+    from pliant.train.gates import GateObjective
     from pliant.train.objective import Objective
 
 __all__ = ["TrainingModule", "TrainingStopped"]
@@ -40,7 +42,9 @@ class TrainingModule(L.LightningModule):
         steps_per_epoch: on each process.
     """
 
-    def __init__(self, objective: Objective, recipe: Recipe, *, record: dict[str, Any], steps_per_epoch: int) -> None:
+    def __init__(
+        self, objective: Objective | GateObjective, recipe: Recipe, *, record: dict[str, Any], steps_per_epoch: int
+    ) -> None:
         super().__init__()
         self.objective = objective
         self.recipe = recipe
@@ -145,11 +149,16 @@ class TrainingModule(L.LightningModule):
             metric.to(self.device).reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Lightning's hook: the largest and the smallest sub-network, or the plain network."""
+        """Lightning's hook: the largest and the smallest sub-network, what a gate chooses, or the plain network."""
         images, labels = batch
         for subnet, metric in self.metrics.items():
-            options = {"subnet": subnet} if isinstance(self.evaluated, AdaptiveModule) else {}
-            metric.update(self.evaluated(images, **options), labels)
+            if not isinstance(self.evaluated, AdaptiveModule):
+                logits = self.evaluated(images)
+            elif subnet == GATE:
+                logits, _ = self.evaluated.gated(images)
+            else:
+                logits = self.evaluated(images, subnet=subnet)
+            metric.update(logits, labels)
 
     def take_accuracies(self) -> dict[str, float]:
         """Percent on the validation images, as columns of metrics.csv; empty if the epoch was not validated."""
@@ -173,4 +182,5 @@ def _accuracies(model: nn.Module, recipe: Recipe, num_classes: int) -> dict[str,
     names = [recipe.only]
     if isinstance(model, AdaptiveModule):
         names = [str(model.space.smallest), str(model.space.largest)]
+        names += [GATE] if recipe.learns == "gates" else []
     return {name: MulticlassAccuracy(num_classes, average="micro", validate_args=False) for name in names}

@@ -23,6 +23,7 @@ from pliant.exits.modules import Collaborating
 from pliant.exits.transform import places
 from pliant.extract import extract, original
 from pliant.own import is_own
+from pliant.train.gates import gate_of
 from pliant.train.processes import Place
 from pliant.train.recipe import Recipe
 
@@ -60,6 +61,9 @@ def build_network(source: ModelSource, recipe: Recipe, place: Place, *, image_si
     model.train()
     if recipe.learns == "classifiers":
         _let_classifiers_learn_(model)
+    if recipe.learns == "gates":
+        model.eval().requires_grad_(False)
+        gate_of(model).choose.train().requires_grad_(True)
     return model
 
 

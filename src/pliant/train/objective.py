@@ -57,6 +57,8 @@ class Objective(nn.Module):
         if adapted is not None:
             space = adapted.space
             plan = build_plan(default_plan(space), space) if plan is None else plan.resolve(space)
+            if plan.is_of_gate:
+                raise ValueError(f"Objective: plan {plan.name!r} is for gates; use pliant.GateObjective")
         elif plan is None:
             plan = Plan(name="labels", terms=(Term(student="largest"),))
         elif any(term.student != "largest" or term.teacher is not None for term in plan.terms):

@@ -40,7 +40,8 @@ class Recipe(Config):
         only: text of one sub-network to train on its own, as a plain network, for comparison; empty = all.
         plan: the training objective. A plain network learns from the labels alone, whatever stands here.
         learns: `all`, or `classifiers`: only the last layer of every exit, with what it takes from the exit before
-            (phase II of IMTA). All else is as at inference, its norms included, and no gradient is computed for it.
+            (phase II of IMTA); or `gates`: only what chooses the width (Stage II of DS-Net), by the plan `gates`. All
+            else is as at inference, its norms included, and no gradient is computed for it.
         teacher: of the plan: `live`, the network itself as it learns; `ema`, its moving average (DS-Net's in-place
             bootstrapping); or `frozen`, the network that the training started from, as it was then. The last two
             cost a forward pass more.
@@ -121,12 +122,31 @@ class Recipe(Config):
                     "Recipe.learns: got 'classifiers', but the library's weights have none for the convolutions of "
                     "adapt.exits.classifier, which would stay random; use 'linear'"
                 )
+        self._validate_gates()
         if self.teacher == "ema" and self.ema is None:
             raise ValueError("Recipe.teacher: got 'ema', but 'ema' is none: there is no moving average")
         if self.teacher == "frozen" and not started:
             raise ValueError(
                 "Recipe.teacher: got 'frozen', but there is no network that was trained before; give its checkpoint as "
                 "model.start_from, or put this into a phase of 'then'"
+            )
+
+    def _validate_gates(self) -> None:
+        """Check that a gate learns by a plan for gates, in a network that was trained before."""
+        if (self.learns == "gates") != (self.plan.name == "gates"):
+            raise ValueError(
+                f"Recipe.learns: got {self.learns!r} with plan {self.plan.name!r}; gates learn by the plan 'gates', and "
+                "nothing else does"
+            )
+        if self.learns != "gates":
+            return
+        if self.adapt is None or self.adapt.width is None or self.adapt.width.gate is None or self.only:
+            why = f"'only' is {self.only!r}" if self.only else "'adapt.width.gate' is none"
+            raise ValueError(f"Recipe.learns: got 'gates', but {why}: there is no gate")
+        if self.model.start_from is None:
+            raise ValueError(
+                "Recipe.learns: got 'gates', but the network to choose widths of would have random weights; give its "
+                "checkpoint as model.start_from, or put this into a phase of 'then'"
             )
 
     @property

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from pliant.core.config import Config
 from pliant.core.plan import Plan
-from pliant.core.subnet import SubNetSpace
+from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.data import Augment, Interpolation
 from pliant.depth.config import Depth
 from pliant.depth.plan import DEFAULT_PLAN
@@ -19,7 +19,7 @@ from pliant.width.config import Width
 
 __all__ = ["Adapt", "Data", "Ema", "Learns", "Model", "Optimizer", "Phase", "PlanChoice", "Schedule", "Teacher"]
 
-Learns = Literal["all", "classifiers"]
+Learns = Literal["all", "classifiers", "gates"]
 Teacher = Literal["live", "ema", "frozen"]
 
 
@@ -78,7 +78,9 @@ class Adapt(Config):
 
 
 # Has all axes, so that every plan can be built for it.
-ANY_SPACE = SubNetSpace((1,), (1, 1), tuple((number / 100,) for number in range(1, 101)))
+ANY_SPACE = SubNetSpace(
+    (1,), (1, 1), tuple((number / 100,) for number in range(1, 101)), routes=(SubNet(width=(0.01,)),)
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,10 @@
-"""Training plans of the wing: slimmable networks, the sandwich of universally slimmable ones, and DS-Net's Stage I."""
+"""Training plans of the wing: slimmable networks, the sandwich of universally slimmable ones, and DS-Net's two stages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pliant.core.plan import RANDOM, Term
+from pliant.core.plan import GATE, RANDOM, Term
 
 __all__ = ["DEFAULT_PLAN", "PLANS"]
 
@@ -55,5 +55,15 @@ def sandwich(
     )
 
 
-PLANS: dict[str, Callable[..., tuple[Term, ...]]] = {"slimmable": slimmable, "sandwich": sandwich}
+def gates(widths: Sequence[str], *, cost: float = 0.5) -> tuple[Term, ...]:
+    """A gate learns to choose the width, and nothing else learns (DS-Net's Stage II).
+
+    By the answers of the routes that it chooses; by sandwich gate sparsification, which calls an input easy if the
+    narrowest route gets it right; and by what the routes cost. As published, `cost` is for networks of 10^9
+    multiply-accumulates: for small ones it has to be larger.
+    """
+    return Term(student=GATE), Term(student=GATE, on="ease"), Term(student=GATE, on="cost", weight=cost)
+
+
+PLANS: dict[str, Callable[..., tuple[Term, ...]]] = {"slimmable": slimmable, "sandwich": sandwich, "gates": gates}
 DEFAULT_PLAN = "sandwich"

@@ -202,9 +202,7 @@ def _gate_cuts(anatomy: Anatomy, gate: Gate) -> tuple[ChannelGroup, list[Cut]]:
     return group, [Cut(path=f"{path}.{child}", name=name, dim=dim, per_unit=per_unit) for child, name, dim in cuts]
 
 
-def _every_cut(
-    anatomy: Anatomy, config: Width, copies: Mapping[str, str]
-) -> Iterator[tuple[ChannelGroup, list[Cut]]]:
+def _every_cut(anatomy: Anatomy, config: Width, copies: Mapping[str, str]) -> Iterator[tuple[ChannelGroup, list[Cut]]]:
     """Yield all groups with all that is cut with them, the copies of norms and the gate included."""
     gated = _gate_cuts(anatomy, config.gate) if config.gate else None
     for group in anatomy.channels:
@@ -280,7 +278,13 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def bake_(
-    model: nn.Module, anatomy: Anatomy, config: Width, subnet: SubNet, copies: Mapping[str, str], *, attends: bool = True
+    model: nn.Module,
+    anatomy: Anatomy,
+    config: Width,
+    subnet: SubNet,
+    copies: Mapping[str, str],
+    *,
+    attends: bool = True,
 ) -> None:
     """Leave in `model` only what `subnet` runs, as plain modules, in place.
 

@@ -103,7 +103,7 @@ def _groups(
     first = _linked(makers.values(), len(anatomy.stages))
     groups = []
     for label, stages in makers.items():
-        streams = tuple(index for index, shape in enumerate(followed.streams) if _flows(label, shape or ()))
+        streams = tuple(index for index, shape in enumerate(followed.streams) if shape and _flows(label, shape))
         group = ChannelGroup(units=label.size, stage=first[min(stages)], cuts=tuple(cuts[label]), streams=streams)
         groups.append((label, group))
     return groups
