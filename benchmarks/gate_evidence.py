@@ -1,6 +1,6 @@
 """A gate against static widths, on CIFAR-10: Stage I and II of DS-Net.
 
-    python benchmarks/gate_evidence.py resnet20 --data PATH [--seeds 0 1] [--stages bootstrapping sandwich] [--threads 2]
+    python benchmarks/gate_evidence.py resnet20 --data PATH [--seeds 0 1] [--stages bootstrapping sandwich]
 
 Stage I is trained once for each seed and way of teaching; Stage II several times, with more and more weight on the
 cost, which gives a curve. All figures on test images; nothing is chosen by them. A training is resumed where it was
@@ -33,9 +33,7 @@ def stage_one(recipe: Recipe, data: ImageData, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=RECIPES)
-    parser.add_argument(
-        "--data", default="cifar10", help="folder or archive of class folders, or the name of a data set"
-    )
+    parser.add_argument("--data", default="cifar10", help="folder or archive of class folders, or a data set")
     parser.add_argument("--stages", nargs="+", choices=TEACHERS, default=["bootstrapping"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--threads", type=int, default=2)

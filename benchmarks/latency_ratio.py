@@ -26,8 +26,8 @@ from torchvision.models.resnet import Bottleneck
 
 import pliant
 from pliant.core.adaptive import AdaptiveModule
-from pliant.measure.latency import interleaved_ms, using_threads
 from pliant.core.macs import count_gmacs
+from pliant.measure.latency import interleaved_ms, using_threads
 
 IMAGE_SIZE = 224
 LIMITS = {"latency_over_macs": 1.10, "extracted_over_hand": 1.02}

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 import pliant
 from pliant.core.adaptive import AdaptiveModule
-from pliant.measure.latency import interleaved_ms, using_threads
 from pliant.core.macs import count_gmacs
+from pliant.measure.latency import interleaved_ms, using_threads
 from pliant.plans import build_plan
 
 NAME, IMAGE_SIZE = "torchvision:resnet50", 224

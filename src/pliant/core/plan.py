@@ -53,7 +53,7 @@ class Term(Config):
             raise ValueError(f"Term: on={self.on!r} with student={self.student!r}; by these only the {GATE!r} learns")
         if (self.on in ("logits", "features")) != (self.teacher is not None):
             raise ValueError(
-                f"Term: on={self.on!r} with teacher={self.teacher!r}; logits and features need one, the others have none"
+                f"Term: on={self.on!r} with teacher={self.teacher!r}; logits and features need one, others have none"
             )
         if self.teacher == self.student:
             raise ValueError(f"Term: {self.student!r} cannot be its own teacher")

@@ -9,12 +9,12 @@ from torch import nn
 
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.fingerprint import fingerprint
+from pliant.core.macs import count_gmacs, count_params_m
 from pliant.core.modes import evaluating
 from pliant.core.subnet import SubNet
 from pliant.extract import original
 from pliant.measure.candidates import Candidate, find_candidates, model_name
 from pliant.measure.environment import describe_environment
-from pliant.core.macs import count_gmacs, count_params_m
 from pliant.measure.table import Table
 from pliant.models.msdnet import MSDNet, paper_counts
 from pliant.outline import stage_lines

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule, as_adaptive
 from pliant.core.fingerprint import fingerprint
+from pliant.core.macs import count_macs
 from pliant.core.modes import evaluating
 from pliant.core.subnet import SubNet
 from pliant.measure.candidates import model_name
 from pliant.measure.environment import describe_environment, device_name
 from pliant.measure.examples import note_examples
 from pliant.measure.latency import interleaved_ms, summarise_ms, using_threads
-from pliant.core.macs import count_macs
 from pliant.measure.policy_table import PolicyTable
 from pliant.policy.certainty import refuse_unknown_measure
 from pliant.policy.confidence import ConfidencePolicy

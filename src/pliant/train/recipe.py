@@ -135,8 +135,8 @@ class Recipe(Config):
         """Check that a gate learns by a plan for gates, in a network that was trained before."""
         if (self.learns == "gates") != (self.plan.name == "gates"):
             raise ValueError(
-                f"Recipe.learns: got {self.learns!r} with plan {self.plan.name!r}; gates learn by the plan 'gates', and "
-                "nothing else does"
+                f"Recipe.learns: got {self.learns!r} with plan {self.plan.name!r}; gates learn by the plan 'gates', "
+                "and nothing else does"
             )
         if self.learns != "gates":
             return

@@ -69,13 +69,9 @@ class Width(Config):
         if self.divisor < 1:
             raise ValueError(f"Width.divisor: got {self.divisor}, expected at least 1")
         if self.gate and self.per_stage:
-            raise ValueError(
-                "Width.per_stage: got true together with a gate, which chooses one width for all behind it"
-            )
+            raise ValueError("Width.per_stage: got true and a gate, which chooses one width for all behind it")
         if self.gate and self.choices is not None and len(self.choices) < 2:
-            raise ValueError(
-                f"Width.gate: got choices={list(self.choices)}, but a gate chooses among two or more widths"
-            )
+            raise ValueError(f"Width.gate: got choices={list(self.choices)}, but a gate needs two or more")
 
 
 def _ascend(shares: tuple[float, ...]) -> bool:

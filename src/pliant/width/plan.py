@@ -1,4 +1,4 @@
-"""Training plans of the wing: slimmable networks, the sandwich of universally slimmable ones, and DS-Net's two stages."""
+"""Training plans of the wing: slimmable networks, the sandwich of universally slimmable ones, DS-Net's two stages."""
 
 from __future__ import annotations
 
