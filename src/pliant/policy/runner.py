@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,25 +21,30 @@ from pliant.policy.confidence import ConfidencePolicy
 __all__ = ["all_logits", "passes_of", "predict"]
 
 
-def predict(model: nn.Module, x: Tensor, policy: ConfidencePolicy) -> tuple[Tensor, Tensor]:
-    """Answer every input with the first sub-network that is sure enough.
+def predict(model: nn.Module, x: Tensor, policy: ConfidencePolicy | Literal["gate"]) -> tuple[Tensor, Tensor]:
+    """Answer every input with the first sub-network that is sure enough, or with the one that the gate chooses.
 
     Exits that one pass comes by share it: the batch shrinks at each by the inputs that leave, and when none is left
     the pass ends. A sub-network of another depth is a pass of its own, on the inputs that are still undecided. The
     model runs without gradients and, if it is training, in eval mode meanwhile.
 
+    A gate sends every input its way in the same pass; inputs that go the same way go on together.
+
     Args:
         model: adaptive.
         x: what the model takes, `[B, ...]`, on its device.
-        policy: found for this model, as by `pliant.measure.policies.find_policies`.
+        policy: found for this model, as by `pliant.measure.policies.find_policies`; or `gate`, for a model that has one.
 
     Returns:
-        Logits `[B, C]`, and for each input the place in `policy.subnets` of the sub-network that gave them, `[B]`.
+        Logits `[B, C]`, and for each input the place of the sub-network that gave them in `policy.subnets`, or in
+        `model.routes`, `[B]`.
 
     Raises:
         ValueError: a model without sub-networks or wrapped by torch, a policy for other sub-networks or another number
             of classes than the model has, or answers that are not finite.
     """
+    if not isinstance(policy, ConfidencePolicy):
+        return _predict_by_gate(model, x, policy)
     passes = passes_of(model, policy.subnets)
     assert isinstance(model, AdaptiveModule)
     policy.check(num_classes=model.anatomy.num_classes or None)
@@ -59,6 +65,14 @@ def predict(model: nn.Module, x: Tensor, policy: ConfidencePolicy) -> tuple[Tens
                 break
     assert answers is not None
     return answers, places
+
+
+def _predict_by_gate(model: nn.Module, x: Tensor, policy: str) -> tuple[Tensor, Tensor]:
+    if policy != "gate":
+        raise ValueError(f"predict: got policy {policy!r}, expected a pliant.ConfidencePolicy or 'gate'")
+    adaptive = as_adaptive(model, "predict")
+    with _evaluating(model), torch.no_grad():
+        return adaptive.gated(x)
 
 
 def _run_pass(
