@@ -33,7 +33,7 @@ def predict(model: nn.Module, x: Tensor, policy: ConfidencePolicy | Literal["gat
     Args:
         model: adaptive.
         x: what the model takes, `[B, ...]`, on its device.
-        policy: found for this model, as by `pliant.measure.policies.find_policies`; or `gate`, for a model that has one.
+        policy: found for this model, as by `pliant.measure.policies.find_policies`; or `gate`, where the model has one.
 
     Returns:
         Logits `[B, C]`, and for each input the place of the sub-network that gave them in `policy.subnets`, or in

@@ -1,0 +1,161 @@
+"""A gate learns to choose the width, and nothing else learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import pliant
+from pliant.core.adaptive import AdaptiveModule
+from pliant.core.macs import count_gmacs
+from pliant.data import ImageData
+from pliant.plans import build_plan
+from pliant.train.engine import train
+from pliant.train.gates import gate_of
+from pliant.train.recipe import Recipe
+
+Tiny = Callable[..., Recipe]
+
+STAGE_ONE: dict[str, Any] = {
+    "model": {"name": "pliant:resnet20", "options": {"shortcut": "projection"}},
+    "adapt": {"depth": None, "width": {"choices": [0.5, 0.75, 1.0], "gate": {"behind": 1}}},
+    "plan": {"name": "sandwich", "random": 1},
+}
+STAGE_TWO: dict[str, Any] = {"epochs": 2, "learns": "gates", "plan": {"name": "gates", "cost": 10.0}}
+
+
+@pytest.fixture
+def model() -> AdaptiveModule:
+    torch.manual_seed(0)
+    network = pliant.create_model("pliant:resnet20", num_classes=10, shortcut="projection")
+    pliant.adapt_(network, pliant.Width(choices=(0.5, 0.75, 1.0), gate=pliant.Gate()))
+    x, _ = batch()
+    for subnet in network.train().subnets:
+        network(x, subnet=subnet)
+    return network.eval()
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(32, 3, 16, 16, generator=generator), torch.randint(10, (32,), generator=generator)
+
+
+def test_the_terms_are_those_of_the_paper(model: AdaptiveModule) -> None:
+    x, y = batch()
+    objective = pliant.GateObjective(model)
+    torch.manual_seed(7)
+    total = objective(x, y)
+
+    with torch.no_grad():
+        routes = torch.stack([model(x, subnet=route) for route in model.routes])
+        scores = gate_of(model).choose(model.seen_by_gate(x)[1])
+        torch.manual_seed(7)
+        places = F.gumbel_softmax(scores, tau=1, hard=True).argmax(1)
+        task = F.cross_entropy(routes[places, torch.arange(len(x))], y)
+        wanted = torch.where(routes[0].argmax(1) == y, 0, 2)
+        ease = F.cross_entropy(scores, wanted)
+        gmacs = torch.tensor([count_gmacs(pliant.extract(model, route), 16) for route in model.routes])
+        cost = 0.5 * gmacs[places].mean() ** 2
+    expected = {"gate<-labels": task, "gate<-ease": ease, "gate<-cost": cost}
+    assert len(places.unique()) > 1, "the test needs routes that differ"
+    assert len(wanted.unique()) > 1, "the test needs easy and hard images"
+    for name, value in expected.items():
+        torch.testing.assert_close(objective.terms[name], value, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(total, sum(expected.values()))
+
+
+def test_the_gate_alone_gets_a_gradient_from_every_term(model: AdaptiveModule) -> None:
+    x, y = batch()
+    for term in pliant.GateObjective(model).plan.terms:
+        model.zero_grad()
+        plan = pliant.Plan(name="one", terms=(term.replace(weight=1e4),))
+        pliant.GateObjective(model, plan).backward(x, y)
+        assert gate_of(model).choose.weight.grad.abs().sum() > 0, term.name
+        others = [name for name, p in model.named_parameters() if p.grad is not None and "choose" not in name]
+        assert not others
+
+
+def test_cost_makes_the_gate_choose_narrow(model: AdaptiveModule) -> None:
+    def average_place(cost: float) -> float:
+        choose = gate_of(model).choose
+        torch.manual_seed(1)
+        choose.reset_parameters()
+        objective = pliant.GateObjective(model, build_plan("gates", model.space, cost=cost))
+        optimizer = torch.optim.SGD(choose.parameters(), lr=0.1)
+        for _ in range(40):
+            optimizer.zero_grad()
+            objective.backward(*batch())
+            optimizer.step()
+        return pliant.predict(model, batch()[0], policy="gate")[1].float().mean().item()
+
+    assert average_place(1e6) < average_place(0.0)
+
+
+def test_noise_belongs_to_training_alone(model: AdaptiveModule) -> None:
+    x, y = batch()
+    objective = pliant.GateObjective(model).train()
+    assert objective(x, y) != objective(x, y)
+    first = pliant.predict(model, x, policy="gate")[1]
+    assert all(pliant.predict(model, x, policy="gate")[1].equal(first) for _ in range(5))
+
+
+def test_training_the_gate_leaves_all_else_bit_for_bit(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    result = train(tiny(**STAGE_ONE, then=[STAGE_TWO]), data=images, out=tmp_path / "run", log=None)
+    before, after = pliant.load(tmp_path / "run" / "phase-1").state_dict(), result.model.state_dict()
+    changed = [name for name in after if not torch.equal(before[name], after[name])]
+    assert changed == ["layer1.2.gate.choose.weight"]
+    assert {"loss_gate<-labels", "loss_gate<-ease", "loss_gate<-cost", "val_acc1_gate"} <= set(result.rows[-1])
+    x = torch.randn(6, 3, 8, 8)
+    assert isinstance(result.model, AdaptiveModule)
+    assert pliant.predict(pliant.load(result.out), x, policy="gate")[1].equal(result.model.gated(x)[1])
+
+
+def test_a_resumed_training_of_a_gate_goes_on_bit_for_bit(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    recipe = tiny(**STAGE_ONE, then=[STAGE_TWO])
+    whole = train(recipe, data=images, out=tmp_path / "whole", log=None)
+
+    def stop(text: str) -> None:
+        if text.startswith("phase 2 of 2, epoch 1/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, data=images, out=tmp_path / "run", log=stop)
+    resumed = train(recipe, data=images, out=tmp_path / "run", resume=True, log=None)
+    assert [row["train_loss"] for row in resumed.rows] == [row["train_loss"] for row in whole.rows]
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"then": [STAGE_TWO | {"learns": "all"}]}, "gates learn by the plan 'gates'"),
+        ({"then": [STAGE_TWO | {"plan": {"name": "sandwich"}}]}, "gates learn by the plan 'gates'"),
+        (
+            {"adapt": {"depth": None, "width": {}}, "plan": {"name": "sandwich"}, "then": [STAGE_TWO]},
+            "'adapt.width.gate' is none",
+        ),
+        ({"learns": "gates", "plan": {"name": "gates"}}, "random weights"),
+    ],
+)
+def test_recipes_in_which_no_gate_can_learn_are_refused(tiny: Tiny, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        tiny(**STAGE_ONE | changes)
+
+
+def test_objectives_name_each_other(model: AdaptiveModule) -> None:
+    with pytest.raises(ValueError, match=r"use pliant\.GateObjective"):
+        pliant.Objective(model, build_plan("gates", model.space))
+    with pytest.raises(ValueError, match=r"use pliant\.Objective"):
+        pliant.GateObjective(model, build_plan("sandwich", model.space))
+    plain = pliant.adapt_(pliant.create_model("torchvision:resnet18"), pliant.Width())
+    with pytest.raises(ValueError, match="needs a gate"):
+        pliant.GateObjective(plain)
+    with pytest.raises(ValueError, match="has no sub-networks"):
+        pliant.GateObjective(nn.Linear(2, 2))
