@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import pliant
+from pliant.checkpoint import CheckpointError
 from pliant.core.adaptive import AdaptiveModule
 from pliant.data import ImageData
 from pliant.train.engine import train
@@ -95,3 +96,16 @@ def test_other_widths_than_the_checkpoints_are_refused(tiny: Tiny, images: Image
     other = WIDTH | {"adapt": {"depth": None, "width": {"choices": [0.5, 1.0]}}}
     with pytest.raises(ValueError, match=r"adapt\.width\.choices"):
         train(tiny(**other, epochs=1), data=images, out=tmp_path / "run", resume=True, log=None)
+
+
+def test_widths_unlike_the_checkpoint_are_refused(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    """Their weights are the same where norms are shared, but other slices of them were trained."""
+    width = {"choices": [0.25, 0.5, 1.0], "norms": "shared"}
+    one = WIDTH | {"plan": {"name": "sandwich", "random": 1}}
+    start = train(tiny(**one | {"adapt": {"depth": None, "width": width}}), data=images, out=tmp_path / "a", log=None)
+    model = MODEL | {"start_from": str(start.out)}
+    other = tiny(**one | {"model": model, "adapt": {"depth": None, "width": width | {"choices": [0.25, 0.75, 1.0]}}})
+    with pytest.raises(
+        CheckpointError, match=r"width=0.75 was not trained there; its widths are width=0.25, width=0.5"
+    ):
+        train(other, data=images, out=tmp_path / "b", log=None)

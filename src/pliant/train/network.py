@@ -17,6 +17,7 @@ from pliant.checkpoint import load, save
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.anatomy import Anatomy
 from pliant.core.inputs import example_input
+from pliant.core.subnet import SubNet
 from pliant.core.weights import CheckpointError, first_three, misfits, shapes
 from pliant.create import ModelSource
 from pliant.exits.modules import Collaborating
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from pliant.data import ImageData
 
 __all__ = ["build_network", "load_teacher", "save_network", "start_from_"]
+
+# Widths in a message.
+MOST_NAMED = 6
 
 
 def build_network(source: ModelSource, recipe: Recipe, place: Place, *, image_size: int, fresh: bool) -> nn.Module:
@@ -117,6 +121,7 @@ def start_from_(model: nn.Module, path: str, source: ModelSource) -> list[str]:
         CheckpointError: it cannot be loaded, or is of another architecture; names the first three keys.
     """
     before = _load_start(path, source)
+    _refuse_other_widths(before, model, path)
     weights = before.state_dict()
     collaborating = _with_collaboration(weights, model)
     expected, given = model, collaborating
@@ -126,6 +131,19 @@ def start_from_(model: nn.Module, path: str, source: ModelSource) -> list[str]:
     if problems:
         raise CheckpointError(f"cannot start from {path}, it is another network: {first_three(problems)}")
     return model.load_state_dict(collaborating, strict=expected is model).missing_keys
+
+
+def _refuse_other_widths(before: nn.Module, model: nn.Module, path: str) -> None:
+    """Networks of several widths may have equal weights, of which other slices were trained."""
+    if not isinstance(before, AdaptiveModule) or not isinstance(model, AdaptiveModule) or not before.space.widths:
+        return
+    strange = [width for width in model.space.widths if width not in before.space.widths]
+    if strange:
+        theirs = ", ".join(str(SubNet(width=width)) for width in before.space.widths[:MOST_NAMED])
+        more = " and others" if len(before.space.widths) > MOST_NAMED else ""
+        raise CheckpointError(
+            f"cannot start from {path}: {SubNet(width=strange[0])} was not trained there; its widths are {theirs}{more}"
+        )
 
 
 def _with_collaboration(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
