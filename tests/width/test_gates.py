@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import pliant
 from pliant.core.macs import count_macs
 from pliant.measure.operators import count_operators
-from pliant.train.gates import gate_of
+from pliant.width.gates import gate_of
 
 NAMES = {
     "pliant:resnet20": {"shortcut": "projection"},

@@ -19,9 +19,9 @@ from pliant.core.plan import Plan
 from pliant.extract import extract
 from pliant.plans import build_plan
 from pliant.train.losses import label_loss
-from pliant.width.gates import DoubleHeadedGate
+from pliant.width.gates import gate_of
 
-__all__ = ["GateObjective", "gate_of"]
+__all__ = ["GateObjective"]
 
 TEMPERATURE = 1.0  # of the Gumbel-softmax, as published
 
@@ -109,15 +109,3 @@ class GateObjective(nn.Module):
             networks = [extract(self.model, route, share=True) for route in self.model.routes]
             self._gmacs[size] = [count_gmacs(network.eval(), size) for network in networks]
         return self._gmacs[size]
-
-
-def gate_of(model: nn.Module) -> DoubleHeadedGate:
-    """Return the gate of a model.
-
-    Raises:
-        ValueError: it has none.
-    """
-    gate = next((module for module in model.modules() if isinstance(module, DoubleHeadedGate)), None)
-    if gate is None or not isinstance(gate.choose, nn.Linear):
-        raise ValueError(f"this {type(model).__name__} has no gate; adapt it with pliant.Width(gate=pliant.Gate())")
-    return gate

@@ -24,9 +24,9 @@ from pliant.exits.modules import Collaborating
 from pliant.exits.transform import places
 from pliant.extract import extract, original
 from pliant.own import is_own
-from pliant.train.gates import gate_of
 from pliant.train.processes import Place
 from pliant.train.recipe import Recipe
+from pliant.width.gates import gate_of
 
 if TYPE_CHECKING:
     from pliant.data import ImageData

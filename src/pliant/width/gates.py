@@ -14,7 +14,7 @@ from pliant.core.stream import averaged, stream_of
 from pliant.core.surgery import demote, mix_in
 from pliant.core.switch import Switch
 
-__all__ = ["Attending", "DoubleHeadedGate", "GatePoint"]
+__all__ = ["Attending", "DoubleHeadedGate", "GatePoint", "gate_of"]
 
 
 class DoubleHeadedGate(nn.Module):
@@ -102,6 +102,18 @@ class Attending(nn.Module):
         output = super().forward(*args, **kwargs)
         attention: Any = self._modules["attention"]
         return _with_stream(output, attention(stream_of(output)))
+
+
+def gate_of(model: nn.Module) -> DoubleHeadedGate:
+    """Return the gate of a model.
+
+    Raises:
+        ValueError: it has none.
+    """
+    gate = next((module for module in model.modules() if isinstance(module, DoubleHeadedGate)), None)
+    if gate is None or not isinstance(gate.choose, nn.Linear):
+        raise ValueError(f"this {type(model).__name__} has no gate; adapt it with pliant.Width(gate=pliant.Gate())")
+    return gate
 
 
 def _with_stream(output: Any, stream: Tensor) -> Any:
