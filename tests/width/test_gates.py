@@ -106,7 +106,8 @@ def test_attention_begins_as_the_identity_and_learns() -> None:
     model = pliant.create_model("pliant:resnet20", num_classes=10, shortcut="projection")
     plain = pliant.adapt_(pliant.create_model("pliant:resnet20", num_classes=10, shortcut="projection"), pliant.Width())
     pliant.adapt_(model, pliant.Width(gate=pliant.Gate()))
-    plain.load_state_dict({key: value for key, value in model.state_dict().items() if ".gate." not in key})
+    others = (".gate.", ".widths.1_0.")  # of the gate, and of its widest route
+    plain.load_state_dict({k: value for k, value in model.state_dict().items() if not any(one in k for one in others)})
     x = images(4)
     torch.testing.assert_close(model.eval()(x), plain.eval()(x))
     model(x, subnet=model.routes[1]).sum().backward()
@@ -120,6 +121,16 @@ def test_a_saved_network_chooses_the_same_ways(tmp_path) -> None:
     expected = pliant.predict(model, x, policy="gate")
     assert places.equal(expected[1])
     torch.testing.assert_close(logits, expected[0])
+
+
+def test_the_widest_route_and_the_whole_network_keep_their_statistics_apart() -> None:
+    model, x = gated(), images()
+    widest = model.routes[-1]
+    before = model(x, subnet="largest"), model(x, subnet=widest)
+    model.train()(3 * x, subnet=widest)
+    after = model.eval()(x, subnet="largest"), model(x, subnet=widest)
+    torch.testing.assert_close(after[0], before[0], atol=0, rtol=0)
+    assert not torch.allclose(after[1], before[1])
 
 
 def test_the_early_stages_are_narrow_on_every_route() -> None:

@@ -44,8 +44,8 @@ class Width(Config):
             half, three quarters and all, or the nearest that leave whole heads; or those that the network brings, such
             as DS-MBNet.
         per_stage: let every stage have a share of its own (`width=0.5/0.5/0.75/1.0`); else all have the same.
-        norms: `statistics`: norms with running statistics have some for each width, and all widths share the leading
-            part of one set of parameters (DS-Net). `private`: every width has norms of its own, parameters too
+        norms: `statistics`: norms with running statistics have some for each width, apart from those of the whole
+            network, and all widths share the leading part of one set of parameters (DS-Net). `private`: every width has norms of its own, parameters too
             (slimmable networks). `shared`: the leading part of everything (universally slimmable networks), whose
             statistics are then to be taken anew for each width.
         gate: chooses the width input by input; none = it is chosen from outside alone.

@@ -72,8 +72,9 @@ class _Views(dict[tuple[str, Widths], tuple[Tensor, int, Tensor]]):
 class Sliced(nn.Module):
     """A module whose leading channels run. `make_` gives it a property for everything that shrinks.
 
-    A norm may have tensors of its own at smaller widths: those of the children of its child `widths`, whose names are
-    the widths (`bn1.widths.0_5.running_mean`). A checkpoint without them loads its leading parts there.
+    A norm may have tensors of its own for every width of its stage in sub-networks other than the whole network: those of
+    the children of its child `widths`, whose names are the widths (`bn1.widths.0_5.running_mean`). A checkpoint without
+    them loads its leading parts there.
     """
 
     _switch: Switch
@@ -131,7 +132,9 @@ class Sliced(nn.Module):
         vars(self).update(numbers)
 
     def _running_tensor(self, name: str, widths: Widths) -> Any:
-        own = self._own_names.get(widths[self._own_stage]) if self._own_names else None
+        # The whole network's own are those of the module itself.
+        is_whole = not self._own_names or widths == self._switch.space.widths[-1]
+        own = None if is_whole else self._own_names.get(widths[self._own_stage])
         if own is not None:
             tensors: Any = self._modules["widths"]._modules[own]  # type: ignore[union-attr]
             tensor = tensors._parameters.get(name, tensors._buffers.get(name))

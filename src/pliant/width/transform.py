@@ -243,7 +243,9 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Width, switch: Switch, co
         if own:
             assert isinstance(module, Sliced)
             part = next(iter(shrinking.values()))[0]
-            module.add_own_(own, part.stage, [width for width, kept in part.kept.items() if kept < part.size])
+            # All channels of a stage behind narrower ones see other inputs than in the whole network.
+            used = {widths[part.stage] for widths in switch.space.widths[:-1]}
+            module.add_own_(own, part.stage, [width for width in part.kept if width in used])
 
 
 def _add_gate_(model: nn.Module, anatomy: Anatomy, gate: Gate, switch: Switch) -> None:
