@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pliant.measure.table import Table
     from pliant.policy.confidence import ConfidencePolicy
     from pliant.policy.runner import predict
-    from pliant.recalibrate import recalibrated
+    from pliant.recalibrate import recalibrate_, recalibrated
     from pliant.train.engine import train
     from pliant.train.gates import GateObjective
     from pliant.train.objective import Objective
@@ -54,6 +54,7 @@ __all__ = [
     "load_data",
     "measure",
     "predict",
+    "recalibrate_",
     "recalibrated",
     "save",
     "train",
@@ -80,6 +81,7 @@ _HOMES = {
     "load_data": "pliant.data",
     "measure": "pliant.measure",
     "predict": "pliant.policy.runner",
+    "recalibrate_": "pliant.recalibrate",
     "recalibrated": "pliant.recalibrate",
     "save": "pliant.checkpoint",
     "train": "pliant.train.engine",

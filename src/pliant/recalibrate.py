@@ -1,8 +1,11 @@
-"""Norm statistics for sub-networks that were not trained."""
+"""Norm statistics taken anew: of one sub-network that is taken out, or of all widths, kept in the model."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING
@@ -11,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pliant.axes import Axes
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.subnet import SubNet
 from pliant.core.wrapped import refuse_wrapped
 from pliant.extract import extract
 
 if TYPE_CHECKING:
-    from pliant.data import Augment, ImageData
+    from pliant.data import Augment, ImageData, Split
 
 __all__ = ["recalibrate_", "recalibrated", "training_images", "why_not"]
 
@@ -42,40 +46,105 @@ def recalibrated(model: nn.Module, subnet: str | SubNet, batches: Iterable[Tenso
         ValueError: no batches, or a wrapped model.
     """
     refuse_wrapped(model, "recalibrated")
-    network = extract(model, subnet)
-    recalibrate_(network, batches)
-    return network.eval()
+    network = extract(model, subnet).eval()
+    if _norms(network):
+        recalibrate_(network, batches)
+    return network
 
 
 @torch.no_grad()
-def recalibrate_(network: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Give the batch norms of a plain network the statistics of its own activations, in place and in eval mode.
+def recalibrate_(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    *,
+    done: int = 0,
+    on_progress: Callable[[str, int, int], object] = lambda subnet, done, total: None,
+) -> int:
+    """Take the batch norm statistics of a model anew, in place, and put it in eval mode; no weight changes.
+
+    A plain network gets those of its own activations. A model with widths whose norms keep statistics for each gets
+    them width after width, as slimmable networks do after the training; with depths too, those of the largest and of
+    the smallest depth, for which skip-aware norms have a set each. All batches count alike (no decay). Statistics that
+    several widths share, such as those of the narrow stages of a DS-MBNet, are averaged over these widths.
+
+    Args:
+        model: a plain network, or one adapted with `pliant.Width`; those of its sub-networks that keep no statistics
+            of their own are for `recalibrated`.
+        batches: as in `recalibrated`. Gone through once for each width, so a list, or what else can be begun again.
+        done: how much an interrupted call had done, as `on_progress` was told: what it left in the model is kept.
+        on_progress: called after each sub-network with its name, how many are done, and of how many.
 
     Returns:
-        How many images that took; 0 where there are no batch norms.
+        From how many images each has its statistics.
 
     Raises:
-        ValueError: no batches.
+        ValueError: no batches, or batches that cannot be begun again; a wrapped model, one without batch norms, or
+            whose norms keep no statistics for each width.
     """
-    norms = _norms(network)
-    network.eval()
+    refuse_wrapped(model, "recalibrate_")
+    norms = _norms(model)
     if not norms:
-        return 0
+        raise ValueError(f"recalibrate_: this {type(model).__name__} has no batch norms, so there are no statistics")
+    passes = _with_own_statistics(model) if isinstance(model, AdaptiveModule) else [None]
+    if len(passes) > 1 and isinstance(batches, Iterator):
+        raise ValueError(
+            f"recalibrate_: got batches that end after one of {len(passes)} sub-networks, expected a list, or what "
+            "else can be begun again"
+        )
+    seen = 0
+    with _averaging(model, norms):
+        for number, subnet in enumerate(passes[done:], start=done + 1):
+            seen = 0
+            for images in batches:
+                if number == 1 and not seen:
+                    _forget_(norms)
+                model(images) if subnet is None else model(images, subnet=subnet)
+                seen += len(images)
+            if not seen:
+                raise ValueError("recalibrate_: no batches were given")
+            on_progress(str(subnet or "all"), number, len(passes))
+    return seen
+
+
+def _with_own_statistics(model: AdaptiveModule) -> list[SubNet]:
+    """The sub-networks whose statistics the norms keep: of every width, at the largest and the smallest depth.
+
+    Raises:
+        ValueError: there are none but those of the training.
+    """
+    kind, width = type(model).__name__, Axes.of(model.configs).width
+    if width is None or width.norms == "shared":
+        why = "has no widths" if width is None else "has one set of norms for all widths (norms='shared')"
+        raise ValueError(
+            f"recalibrate_: this {kind} {why}, so there is nothing to keep statistics of a sub-network in; take it out "
+            "with them: pliant.recalibrated(model, subnet, batches)"
+        )
+    space = model.space
+    depths = dict.fromkeys((space.smallest.depth, space.largest.depth))
+    return [dataclasses.replace(space.largest, width=width, depth=depth) for width in space.widths for depth in depths]
+
+
+@contextmanager
+def _averaging(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
+    """Let norms take the plain average of what comes by, while all else is as at inference."""
     momenta = [norm.momentum for norm in norms]
+    model.eval()
     for norm in norms:
         norm.train()
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
-    seen = 0
-    for images in batches:
-        network(images)
-        seen += len(images)
-    if not seen:
-        raise ValueError("recalibrated: no batches were given")
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
-    return seen
+        norm.momentum = None
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        model.eval()
+
+
+def _forget_(norms: list[_BatchNorm]) -> None:
+    """Begin all averages anew: a norm that has counted no batch takes the first as it is."""
+    for norm in norms:
+        for statistics in norm.buffers():
+            statistics.zero_()
 
 
 def why_not(model: nn.Module, subnet: str | SubNet | None = None) -> str:
@@ -103,8 +172,8 @@ def training_images(
     augment: Augment | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> Callable[[], Iterator[Tensor]]:
-    """Return what gives the same `count` training images, in batches, each time it is called.
+) -> Iterable[Tensor]:
+    """Return `count` training images, in batches, the same each time that one goes through them.
 
     So every sub-network, and the file of one, has the statistics of the same images, varied in the same way.
 
@@ -115,18 +184,28 @@ def training_images(
         raise ValueError("recalibrate needs data: the norm statistics come from its training images")
     if not 0 < count <= len(data.train):
         raise ValueError(f"recalibrate={count}: allowed are 0 to {len(data.train)}, the training images of {data.name}")
-    # About equal batches, as all count alike.
-    batches = ceil(count / _BATCH)
-    batch_size = ceil(count / batches)
+    return _TrainingImages(data.train, count, augment, device, dtype)
 
-    def of_one_epoch() -> Iterator[Tensor]:
-        left = count
-        every = data.train.batches(batch_size, device=device, dtype=dtype, shuffle=True, augment=augment)
+
+@dataclass(frozen=True)
+class _TrainingImages:
+    split: Split
+    count: int
+    augment: Augment | None
+    device: torch.device | str
+    dtype: torch.dtype
+
+    def __iter__(self) -> Iterator[Tensor]:
+        # About equal batches, as all count alike.
+        batches = ceil(self.count / _BATCH)
+        batch_size = ceil(self.count / batches)
+        left = self.count
+        every = self.split.batches(
+            batch_size, device=self.device, dtype=self.dtype, shuffle=True, augment=self.augment
+        )
         for images, _ in islice(every, batches):
             yield images[:left]
             left -= len(images)
-
-    return of_one_epoch
 
 
 def _norms(network: nn.Module) -> list[_BatchNorm]:

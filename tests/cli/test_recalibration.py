@@ -72,7 +72,7 @@ def test_the_shipped_network_is_the_measured_one(cli, measured_anew, tmp_path, e
     model, data = load(measured_anew), load_data_of(measured_anew, None, read_info(measured_anew)["info"])
     images, labels = next(data.test.batches(64))
     shipped = runtime(file)(images)
-    batches = training_images(data, IMAGES, augment_of(measured_anew))()
+    batches = training_images(data, IMAGES, augment_of(measured_anew))
     with torch.no_grad():
         expected = recalibrated(model, "FTT", batches)(images)
         of_the_training = extract(model, "FTT")(images)

@@ -30,6 +30,7 @@ def one_process(tmp_path_factory):
 CALLERS = {
     "extract": lambda model, folder: pliant.extract(model, "TTT"),
     "recalibrated": lambda model, folder: pliant.recalibrated(model, "FTT", [torch.rand(2, 3, 32, 32)]),
+    "recalibrate_": lambda model, folder: pliant.recalibrate_(model, [torch.rand(2, 3, 32, 32)]),
     "export": lambda model, folder: pliant.export(model, folder / "net.pt2", image_size=32),
     "measure": lambda model, folder: pliant.measure(model, image_size=32, rounds=1),
     "save": lambda model, folder: pliant.save(model, folder / "run"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -133,7 +133,7 @@ class _Statistics:
 
 def _taken_anew(
     run: Path, model: nn.Module, subnet: str | None, count: int, data: str | None, info: Mapping[str, Any]
-) -> tuple[Iterator[Tensor] | None, _Statistics]:
+) -> tuple[Iterable[Tensor] | None, _Statistics]:
     """Return the images that `pliant measure --recalibrate` takes, or say why none are needed."""
     from pliant.recalibrate import training_images, why_not
 
@@ -142,7 +142,7 @@ def _taken_anew(
         note(f"--recalibrate changes nothing: {reason}.")
         return None, _Statistics()
     images = load_data_of(run, data, info)
-    return training_images(images, count, augment_of(run))(), _Statistics(count, images.name)
+    return training_images(images, count, augment_of(run)), _Statistics(count, images.name)
 
 
 def _measured(run: Path, model: nn.Module, subnet: str | None, statistics: _Statistics) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def find_candidates(
     model: nn.Module,
     subnets: Sequence[str | SubNet] | None,
     name: str,
-    recalibrate_on: Callable[[], Iterable[Tensor]] | None = None,
+    recalibrate_on: Iterable[Tensor] | None = None,
 ) -> list[Candidate]:
     """List what is to be measured, smallest first.
 
@@ -46,8 +46,8 @@ def find_candidates(
         model: adaptive or plain.
         subnets: which sub-networks; none = all.
         name: what to call a plain network.
-        recalibrate_on: gives training images with which the norm statistics of every sub-network that was not
-            trained are taken anew; none = they stay.
+        recalibrate_on: training images, in batches that can be begun again, with which the norm statistics of every
+            sub-network that was not trained are taken anew; none = they stay.
 
     Raises:
         ValueError: an unknown sub-network, or sub-networks asked of a plain network.
@@ -63,7 +63,7 @@ def find_candidates(
         if subnet not in wanted:
             continue
         if recalibrate_on is not None and not why_not(model, subnet):
-            network = recalibrated(model, subnet, recalibrate_on())
+            network = recalibrated(model, subnet, recalibrate_on)
             candidates.append(Candidate(str(subnet), network, run=network, network=network))
         else:
             network, run = extract(model, subnet, share=True), partial(model, subnet=str(subnet))
