@@ -23,7 +23,7 @@ from pliant.extract import extract
 if TYPE_CHECKING:
     from pliant.data import Augment, ImageData, Split
 
-__all__ = ["recalibrate_", "recalibrated", "training_images", "why_not"]
+__all__ = ["recalibrate_", "recalibrated", "training_images", "why_not", "with_own_statistics"]
 
 _BATCH = 128
 
@@ -83,9 +83,8 @@ def recalibrate_(
     """
     refuse_wrapped(model, "recalibrate_")
     norms = _norms(model)
-    if not norms:
-        raise ValueError(f"recalibrate_: this {type(model).__name__} has no batch norms, so there are no statistics")
-    passes = _with_own_statistics(model) if isinstance(model, AdaptiveModule) else [None]
+    _refuse_without(norms, model, "recalibrate_")
+    passes = with_own_statistics(model, "recalibrate_") if isinstance(model, AdaptiveModule) else [None]
     if len(passes) > 1 and isinstance(batches, Iterator):
         raise ValueError(
             f"recalibrate_: got batches that end after one of {len(passes)} sub-networks, expected a list, or what "
@@ -106,22 +105,30 @@ def recalibrate_(
     return seen
 
 
-def _with_own_statistics(model: AdaptiveModule) -> list[SubNet]:
-    """The sub-networks whose statistics the norms keep: of every width, at the largest and the smallest depth.
+def with_own_statistics(model: AdaptiveModule, caller: str) -> list[SubNet]:
+    """Return the sub-networks whose statistics the norms keep: of every width, at the largest and the smallest depth.
 
     Raises:
-        ValueError: there are none but those of the training.
+        ValueError: there are none but those of the training; `caller` is who needs them.
     """
-    kind, width = type(model).__name__, Axes.of(model.configs).width
+    _refuse_without(_norms(model), model, caller)
+    width = Axes.of(model.configs).width
     if width is None or width.norms == "shared":
         why = "has no widths" if width is None else "has one set of norms for all widths (norms='shared')"
         raise ValueError(
-            f"recalibrate_: this {kind} {why}, so there is nothing to keep statistics of a sub-network in; take it out "
-            "with them: pliant.recalibrated(model, subnet, batches)"
+            f"{caller}: this {type(model).__name__} {why}, so there is nothing to keep statistics of a sub-network in; "
+            "take it out with them: pliant.recalibrated(model, subnet, batches)"
         )
     space = model.space
     depths = dict.fromkeys((space.smallest.depth, space.largest.depth))
     return [dataclasses.replace(space.largest, width=width, depth=depth) for width in space.widths for depth in depths]
+
+
+def _refuse_without(norms: list[_BatchNorm], model: nn.Module, caller: str) -> None:
+    if not norms:
+        raise ValueError(
+            f"{caller}: this {type(model).__name__} has no batch norms, so there are no statistics to take"
+        )
 
 
 @contextmanager
@@ -200,9 +207,7 @@ class _TrainingImages:
         batches = ceil(self.count / _BATCH)
         batch_size = ceil(self.count / batches)
         left = self.count
-        every = self.split.batches(
-            batch_size, device=self.device, dtype=self.dtype, shuffle=True, augment=self.augment
-        )
+        every = self.split.batches(batch_size, device=self.device, dtype=self.dtype, shuffle=True, augment=self.augment)
         for images, _ in islice(every, batches):
             yield images[:left]
             left -= len(images)

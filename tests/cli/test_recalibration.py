@@ -19,6 +19,7 @@ from pliant.export import read_metadata
 from pliant.extract import extract
 from pliant.measure.table import Table
 from pliant.recalibrate import recalibrated, training_images
+from pliant.width.config import Width
 
 IMAGES = 8
 
@@ -155,3 +156,24 @@ def test_untrained_networks_that_fall_behind_are_told_what_helps(cli, run, monke
     assert result.status == 0, result.err
     assert ("try --recalibrate 14, here and with pliant export" in result.err) == bool(said)
     assert said in result.err
+
+
+@pytest.mark.parametrize(("recalibrated", "said"), [(0, "width=0.5,depth=TTT, width=0.5,depth=FFF"), (8, "")])
+def test_widths_that_keep_their_own_statistics_are_not_told_to_take_them(
+    cli, image_folder, tmp_path, monkeypatch, recalibrated, said
+) -> None:
+    options = {"shortcut": "projection"}
+    source = ModelSource(name="pliant:resnet20", num_classes=2, options=options)
+    configs = (Width(choices=(0.25, 0.5, 1.0)), Depth())
+    model = adapt_(create_model(source.name, num_classes=2, **options), *configs)
+    run = save(model, tmp_path / "run", source=source, info={"image_size": 16, "recalibrated": recalibrated})
+    accuracies = {str(subnet): 90.0 if "=0.5" not in str(subnet) else 80.0 for subnet in model.subnets}
+    rows = [{"subnet": subnet, "acc1": value} for subnet, value in accuracies.items()]
+    info = {"threads": 1, "device": "cpu", "cpu": "", "image_size": 16, "batch_size": 1, "dtype": "float32"}
+    monkeypatch.setattr(import_module("pliant.measure.run"), "measure", lambda *given, **options: Table(rows, info))
+    result = cli("measure", run, "--data", image_folder)
+    assert result.status == 0, result.err
+    fallen = result.err.partition(": less accurate")[0].split(", ")
+    assert {"width=0.5,depth=TFF"} <= set(fallen)  # has the statistics of nobody
+    assert set(said.split(", ")) - {""} <= set(fallen)
+    assert bool(said) == ("width=0.5,depth=TTT" in fallen)

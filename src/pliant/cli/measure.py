@@ -147,7 +147,7 @@ def measure(
     table.info["model"] = info["model"]
     table.save(table_path(run))
     show(table.rows, as_json=json, title=headline(table.info))
-    fallen = _fallen(table, network)
+    fallen = _fallen(table, network, recalibrated=bool(info.get("recalibrated")))
     if fallen:
         note(
             f"{', '.join(fallen)}: less accurate than the trained ones by more than {_MUCH} points. They run with norm "
@@ -162,16 +162,19 @@ def _refuse(why: str, **options: object) -> None:
             raise ValueError(f"--{name} {why}")
 
 
-def _fallen(table: Table, model: nn.Module) -> list[str]:
-    """The untrained sub-networks that new norm statistics are likely to help."""
-    from pliant.recalibrate import why_not
+def _fallen(table: Table, model: nn.Module, *, recalibrated: bool) -> list[str]:
+    """The untrained sub-networks that new norm statistics are likely to help; `recalibrated` models keep some."""
+    from pliant.core.adaptive import as_adaptive
+    from pliant.recalibrate import why_not, with_own_statistics
 
     if "recalibrated_on" in table.info or why_not(model):
         return []
     accuracies = {row["subnet"]: row["acc1"] for row in table.rows if "acc1" in row}
+    own = set(map(str, with_own_statistics(as_adaptive(model, "measure"), "measure"))) if recalibrated else set()
     untrained = [subnet for subnet in accuracies if not why_not(model, subnet)]
     trained = [accuracies[subnet] for subnet in accuracies if subnet not in untrained]
-    return [subnet for subnet in untrained if trained and accuracies[subnet] < min(trained) - _MUCH]
+    behind = [subnet for subnet in untrained if trained and accuracies[subnet] < min(trained) - _MUCH]
+    return [subnet for subnet in behind if subnet not in own]
 
 
 def load_data_of(run: Path, spec: str | None, info: Mapping[str, Any]) -> ImageData:

@@ -31,8 +31,9 @@ from pliant.train.module import TrainingModule, TrainingStopped
 from pliant.train.network import build_network, load_teacher, save_network
 from pliant.train.objective import Objective
 from pliant.train.phases import PhaseRun, check_folders, facts_of, first_to_run, phase_runs, refuse_other_data
-from pliant.train.processes import Place, choose_place
+from pliant.train.processes import Place, choose_place, wait_for_all
 from pliant.train.progress import ProgressBar
+from pliant.train.recalibration import recalibrate_network_, refuse_recalibration
 from pliant.train.recipe import Recipe
 from pliant.train.records import Row
 
@@ -124,6 +125,7 @@ def _rehearse(runs: Sequence[PhaseRun], source: ModelSource, data: ImageData, pl
             model = build_network(source, run.recipe, place, image_size=data.image_size, fresh=False)
             _objective(model, run.recipe, {"live": None, "frozen": before, "ema": model}[run.recipe.teacher])
             TrainFeed(data.train, run.recipe, place, epoch=lambda: 0)
+            refuse_recalibration(model, run.recipe, data)
         except ValueError as error:
             raise ValueError(f"{run.name}: {error}") from None
         before = model
@@ -142,16 +144,19 @@ def _train_phase(
     resumed = run.checkpoint.exists()
     torch.manual_seed(recipe.seed)
     model = build_network(source, recipe, place, image_size=data.image_size, fresh=not resumed)
+    refuse_recalibration(model, recipe, data)
     teacher = load_teacher(source, recipe, place)
     module, rows = _fit(model, teacher, run, data, place, resumed, progress, log)
     # A copy leaves the compiler's work behind.
     model = copy.deepcopy(module.evaluated) if recipe.compile else module.evaluated
+    if recipe.recalibrate:
+        recalibrate_network_(model.to(place.device), run, data, place, _named(run, log))
     # As `pliant.load` gives it.
     model = model.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(True)  # type: ignore[call-overload]
     if place.rank == 0:
         save_network(model, source, recipe, data, run.folder)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()  # the next phase starts from what the first process has written
+        run.recalibration.unlink(missing_ok=True)
+    wait_for_all()  # the next phase starts from what the first process has written
     return RunResult(run.folder, model, rows)
 
 
@@ -183,8 +188,7 @@ def _fit(
 
     bar = ProgressBar(batch_size=recipe.batch_size) if progress and place.rank == 0 and sys.stdout.isatty() else None
     log = bar.say if bar and log is print else log
-    say = lambda text: log(f"{run.name}, {text}" if run.name else text) if log else None  # noqa: E731
-    folder = RunFolder(run.folder, recipe, say, batch_size=feed.batch_size)
+    folder = RunFolder(run.folder, recipe, _named(run, log), batch_size=feed.batch_size)
     callbacks: list[L.Callback] = [Reseed(recipe.seed), folder]
     callbacks += [average] if average else []
     callbacks += [bar] if bar else []
@@ -194,6 +198,11 @@ def _fit(
         trainer = _trainer(recipe, place, callbacks, validate=len(data.val) > 0, partial=_leaves_some_out(objective))
         _run(trainer, module, feed, val_feed, run.checkpoint if resumed else None)
     return module, folder.rows
+
+
+def _named(run: PhaseRun, log: Callable[[str], None] | None) -> Callable[[str], None]:
+    """What tells a person how it goes, and in which phase."""
+    return lambda text: log(f"{run.name}, {text}" if run.name else text) if log else None
 
 
 def _run(

@@ -188,5 +188,6 @@ def save_network(model: nn.Module, source: ModelSource, recipe: Recipe, data: Im
             "val_fraction": recipe.data.val_fraction,
             "epochs": recipe.epochs,
             "seed": recipe.seed,
+            "recalibrated": recipe.recalibrate,
         },
     )

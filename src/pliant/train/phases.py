@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["PhaseRun", "check_folders", "facts_of", "first_to_run", "phase_runs", "refuse_other_data"]
 
 RECIPE = "recipe.yaml"
+RECALIBRATION = "recalibration.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class PhaseRun:
         return self.folder / LAST
 
     @property
+    def recalibration(self) -> Path:
+        """What there is of norm statistics while they are taken anew."""
+        return self.folder / RECALIBRATION
+
+    @property
     def has_network(self) -> bool:
         """Whether the phase was finished: its network is saved after its last epoch."""
         return (self.folder / WEIGHTS).exists()
@@ -59,7 +65,8 @@ class PhaseRun:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from None
-            remove_leftovers(folder / LAST)
+            for name in (LAST, RECALIBRATION):
+                remove_leftovers(folder / name)
             write_file(folder / RECIPE, recipe.to_yaml().encode())
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Place", "choose_place"]
+__all__ = ["Place", "choose_place", "wait_for_all"]
 
 
 @dataclass(frozen=True)
@@ -62,3 +62,9 @@ def choose_place(device: str) -> Place:
         local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", world_size)),
         world_size=world_size,
     )
+
+
+def wait_for_all() -> None:
+    """Wait until all processes have come here."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()

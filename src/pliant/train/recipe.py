@@ -58,6 +58,8 @@ class Recipe(Config):
         backward: `joint`, or `sequential` (less memory, same gradients).
         sync_batchnorm: batch statistics over all processes (CUDA only).
         validate_every: epochs between two validations; the last epoch is always validated.
+        recalibrate: after the last epoch, take the norm statistics of all widths anew from so many training images,
+            varied as in the training (`pliant.recalibrate_`); 0 = they stay. For widths whose norms have their own.
         then: further phases, each of which starts from the network of the one before.
     """
 
@@ -82,11 +84,13 @@ class Recipe(Config):
     backward: Literal["joint", "sequential"] = "joint"
     sync_batchnorm: bool = False
     validate_every: int = 1
+    recalibrate: int = 0
     then: tuple[Phase, ...] = ()
 
     def validate(self) -> None:
         """Check what the fields say together."""
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("validate_every", 1)):
+        least_values = {"epochs": 1, "batch_size": 1, "seed": 0, "validate_every": 1, "recalibrate": 0}
+        for name, least in least_values.items():
             if getattr(self, name) < least:
                 raise ValueError(f"Recipe.{name}: got {getattr(self, name)}, expected at least {least}")
         if self.only and self.adapt is None:
@@ -98,6 +102,7 @@ class Recipe(Config):
         if self.schedule.warmup_epochs >= self.epochs:
             raise ValueError(f"Schedule.warmup_epochs: got {self.schedule.warmup_epochs}, expected less than epochs")
         self._validate_start()
+        self._validate_recalibration()
         if self.then and self.only:
             raise ValueError(
                 f"Recipe.then: got {len(self.then)}, but 'only' is {self.only!r}: a sub-network alone has one phase; "
@@ -148,6 +153,21 @@ class Recipe(Config):
                 "Recipe.learns: got 'gates', but the network to choose widths of would have random weights; give its "
                 "checkpoint as model.start_from, or put this into a phase of 'then'"
             )
+
+    def _validate_recalibration(self) -> None:
+        """Check that there is something to keep norm statistics in."""
+        if not self.recalibrate:
+            return
+        width = self.adapt.width if self.adapt is not None else None
+        if width is None:
+            why = "'adapt.width' is none: only widths keep statistics of their own"
+        elif self.only:
+            why = f"'only' is {self.only!r}: its statistics are those of its training"
+        elif width.norms == "shared":
+            why = "'adapt.width.norms' is 'shared': all widths have the same statistics"
+        else:
+            return
+        raise ValueError(f"Recipe.recalibrate: got {self.recalibrate}, but {why}")
 
     @property
     def phases(self) -> tuple[Recipe, ...]:

@@ -269,6 +269,7 @@ class Phase(Config):
         batch_size: as in the recipe.
         learns: as in the recipe.
         teacher: as in the recipe; `frozen` is the network of the phase before.
+        recalibrate: as in the recipe; at the end of each phase.
     """
 
     epochs: int
@@ -279,6 +280,7 @@ class Phase(Config):
     batch_size: int | None = None
     learns: Learns | None = None
     teacher: Teacher | None = None
+    recalibrate: int | None = None
 
     @property
     def changes(self) -> dict[str, Any]:
