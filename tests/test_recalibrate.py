@@ -80,6 +80,9 @@ def test_every_width_keeps_the_statistics_of_its_own_activations(norms):
     for width, state in expected.items():
         found = pliant.extract(model, f"width={width}").state_dict()
         assert all(torch.equal(found[name], value) for name, value in state.items())
+    half = pliant.extract(model, "width=0.5")
+    means = torch.stack([half.conv1(images).mean((0, 2, 3)) for images in BATCHES]).mean(0)
+    torch.testing.assert_close(half.bn1.running_mean, means)
     name = "layer2.0.bn2.running_mean"
     assert not torch.allclose(expected[0.5][name], expected[1.0][name][:16])
 

@@ -147,3 +147,26 @@ def test_batches_are_the_same_on_a_gpu(digits):
     ):
         assert theirs.device.type == "cuda" and torch.equal(labels, gpu_labels.cpu())
         assert torch.allclose(ours, theirs.cpu(), atol=2 / 255 / min(digits.std))
+
+
+@pytest.mark.parametrize("which", ["digits", "large"])
+def test_views_are_the_same_images_varied_in_ways_of_their_own(which, request):
+    split = request.getfixturevalue(which).val
+    options = {"augment": Augment(padding=4), "shuffle": True}
+    one, first, second = (epoch(split, view=view, **options) for view in (None, 1, 2))
+    for (images, labels), (again, same) in zip(first, second, strict=True):
+        assert torch.equal(labels, same)
+        assert (images != again).flatten(1).any(1).float().mean() > 0.9
+    assert equal(second, epoch(split, view=2, **options))
+    assert not equal(one, first) and not equal(one, second)
+
+
+@pytest.mark.parametrize("which", ["digits", "large"])
+def test_views_are_mixed_with_the_same_partners_in_the_same_ratio(which, request):
+    split = request.getfixturevalue(which).val
+    options = {"augment": MIXES.replace(padding=0, scale=(1.0, 1.0), flip=False), "shuffle": True, "batch_size": 6}
+    first, second = (epoch(split, view=view, **options) for view in (1, 2))
+    for (_, labels), (_, same) in zip(first, second, strict=True):
+        assert torch.equal(labels, same)
+    if which == "digits":  # nothing varies them, so that what is mixed must be equal too
+        assert equal(first, second)

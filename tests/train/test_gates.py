@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pliant
+from pliant.checkpoint import read_info
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.macs import count_gmacs
 from pliant.data import ImageData
@@ -116,6 +117,17 @@ def test_training_the_gate_leaves_all_else_bit_for_bit(tiny: Tiny, images: Image
     assert pliant.predict(pliant.load(result.out), x, policy="gate")[1].equal(result.model.gated(x)[1])
 
 
+def test_norm_statistics_taken_anew_are_those_that_the_gate_learns_with(
+    tiny: Tiny, images: ImageData, tmp_path: Path
+) -> None:
+    recipe = tiny(**STAGE_ONE, recalibrate=24, views=2, then=[STAGE_TWO | {"views": 1}])
+    result = train(recipe, data=images, out=tmp_path / "run", log=None)
+    before, after = pliant.load(tmp_path / "run" / "phase-1").state_dict(), result.model.state_dict()
+    assert [name for name in after if not torch.equal(before[name], after[name])] == ["layer1.2.gate.choose.weight"]
+    assert after["layer3.2.bn2.widths.0_5.num_batches_tracked"] == 1  # of 24 images
+    assert read_info(result.out)["info"]["recalibrated"] == 24
+
+
 def test_a_resumed_training_of_a_gate_goes_on_bit_for_bit(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
     recipe = tiny(**STAGE_ONE, then=[STAGE_TWO])
     whole = train(recipe, data=images, out=tmp_path / "whole", log=None)
@@ -142,6 +154,7 @@ def test_a_resumed_training_of_a_gate_goes_on_bit_for_bit(tiny: Tiny, images: Im
             "'adapt.width.gate' is none",
         ),
         ({"learns": "gates", "plan": {"name": "gates"}}, "random weights"),
+        ({"views": 2, "then": [STAGE_TWO]}, "phase 2: Recipe.views: got 2, but gates learn from no teacher"),
     ],
 )
 def test_recipes_in_which_no_gate_can_learn_are_refused(tiny: Tiny, changes: dict[str, Any], said: str) -> None:

@@ -180,3 +180,86 @@ def test_a_language_model_learns_from_the_positions_that_count():
     )
     torch.testing.assert_close(loss, labels + divergence)
     torch.testing.assert_close(objective.backward(x, y), loss.detach())
+
+
+@pytest.fixture
+def views(batch):
+    """Two views of a batch."""
+    images, labels = batch
+    return images, labels, images.flip(3) + 0.1
+
+
+def divergence(student, teacher):
+    own, other = (F.log_softmax(logits, 1) for logits in (student, teacher.detach()))
+    return F.kl_div(own, other, reduction="batchmean", log_target=True)
+
+
+def test_students_see_a_view_of_their_own(model, views):
+    images, labels, students = views
+    objective = pliant.Objective(model, build_plan("adn-sum", model.space))
+    loss = objective(images, labels, students)
+    expected = F.cross_entropy(model(images), labels) + divergence(model(students, subnet="smallest"), model(images))
+    torch.testing.assert_close(loss, expected)
+    assert not torch.allclose(objective(images, labels), expected)
+
+
+def test_another_network_teaches_from_the_first_view(model, views):
+    images, labels, students = views
+    teacher = pliant.create_model("pliant:resnet20").eval()
+    plan = Plan(
+        name="chain",
+        terms=(
+            Term(student="largest"),
+            Term(student="TFF", teacher="largest", on="logits"),
+            Term(student="TFF"),  # who learns from a teacher too sees the students' view for both
+        ),
+    )
+    loss = pliant.Objective(model, plan, teacher=teacher)(images, labels, students)
+    student = model(students, subnet="TFF")
+    expected = F.cross_entropy(model(images), labels) + divergence(student, teacher(images))
+    torch.testing.assert_close(loss, expected + F.cross_entropy(student, labels))
+
+
+@pytest.mark.parametrize("plan", ["adn", "sandwich", "slimmable"])
+def test_both_ways_backward_give_the_same_gradients_with_two_views(views, plan):
+    network = pliant.create_model("pliant:resnet20", shortcut="projection")
+    widths = (pliant.Width(choices=(0.25, 0.5, 0.75, 1.0)),)
+    model = pliant.adapt_(network, *(widths if plan != "adn" else (pliant.Depth(),))).eval()
+    options = {"distillation": True} if plan == "slimmable" else {}
+    objective = pliant.Objective(model, build_plan(plan, model.space, **options))
+    gradients = []
+    for run in (lambda: objective(*views).backward(), lambda: objective.backward(*views)):
+        model.zero_grad()
+        torch.manual_seed(0)
+        run()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    joint, sequential = gradients
+    assert joint.keys() == sequential.keys()
+    for name, gradient in joint.items():
+        torch.testing.assert_close(sequential[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_one_pass_of_teacher_and_student_cannot_see_two_views(views):
+    def refused(model, plan, message):
+        with pytest.raises(ValueError, match=message) as refusal:
+            pliant.Objective(model, plan)(*views)
+        assert "\n" not in str(refusal.value)
+
+    depths = pliant.adapt_(pliant.create_model("pliant:resnet20"), pliant.Depth()).eval()
+    exits = pliant.adapt_(pliant.create_model("pliant:resnet20"), pliant.Exits()).eval()
+    refused(
+        depths, build_plan("no-distillation", depths.space), "in plan 'no-distillation' nobody learns from a teacher"
+    )
+    chain = Plan(
+        name="chain",
+        terms=(
+            Term(student="largest"),
+            Term(student="TFF", teacher="largest", on="logits"),
+            Term(student="TTT", teacher="TFF", on="logits"),
+        ),
+    )
+    refused(depths, chain, "one pass answers for the student of 'TFF<-FFF/logits' and the teacher of 'TTT<-TFF/logits'")
+    shared = build_plan("one-for-all", exits.space)
+    refused(exits, shared, "one pass answers for the student of 'exit=1<-exit=3/logits' and the teacher of")
+    teacher = pliant.create_model("pliant:resnet20").eval()
+    pliant.Objective(exits, shared, teacher=teacher)(*views).backward()

@@ -80,7 +80,7 @@ if processes == 2:
     width = {"choices": [0.25, 0.5, 0.75, 1.0], "norms": "private"}
     sandwich = {"adapt": {"depth": None, "width": width}, "plan": {"name": "sandwich", "random": 1}, "teacher": "ema"}
     model = {"name": "pliant:resnet20", "options": {"shortcut": "projection"}}
-    drawing = Recipe.from_dict(recipe.to_dict() | sandwich | {"model": model, "recalibrate": 24})
+    drawing = Recipe.from_dict(recipe.to_dict() | sandwich | {"model": model, "recalibrate": 24, "views": 2})
     result = engine.train(drawing, out="width", device="cpu", log=None)
     torch.save(result.model.state_dict(), f"width-model-rank{rank}.pt")
     torch.save([torch.tensor(float(one["random-1"].partition("=")[2])) for one in drawn], f"width-drawn-rank{rank}.pt")

@@ -15,6 +15,7 @@ from pliant.checkpoint import CheckpointError
 from pliant.core.adaptive import AdaptiveModule
 from pliant.data import ImageData
 from pliant.train.engine import train
+from pliant.train.passes import Passes
 from pliant.train.recipe import Recipe
 
 Tiny = Callable[..., Recipe]
@@ -109,3 +110,71 @@ def test_widths_unlike_the_checkpoint_are_refused(tiny: Tiny, images: ImageData,
         CheckpointError, match=r"width=0.75 was not trained there; its widths are width=0.25, width=0.5"
     ):
         train(other, data=images, out=tmp_path / "b", log=None)
+
+
+TWO = WIDTH | {"views": 2, "data": {"source": "photos", "val_fraction": 0.25, "augment": {"padding": 2, "mixup": 0.2}}}
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema": {"decay": 0.5}, "teacher": "ema", "backward": "sequential"}])
+def test_students_see_another_view_and_a_resumed_training_the_same_ones(
+    tiny: Tiny, images: ImageData, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    whole = train(tiny(**TWO | changes), data=images, out=tmp_path / "whole", log=None)
+    one = train(tiny(**TWO | changes | {"views": 1}), data=images, out=tmp_path / "one", log=None)
+    taught = "loss_width=0.25<-width=1.0/logits"
+    assert whole.rows[0][taught] != one.rows[0][taught]
+
+    def stop_after_the_first(text: str) -> None:
+        raise KeyboardInterrupt
+
+    interrupted = tmp_path / "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(**TWO | changes), data=images, out=interrupted, log=stop_after_the_first)
+    resumed = train(tiny(**TWO | changes), data=images, out=interrupted, resume=True, log=None)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_the_model_gets_both_views(
+    tiny: Tiny, images: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, torch.Tensor]] = []
+    run = Passes.run
+
+    def noted(self: Passes, network: Any, x: torch.Tensor, members: Any, *rest: Any, **options: Any) -> Any:
+        seen.append((members[-1], x))
+        return run(self, network, x, members, *rest, **options)
+
+    monkeypatch.setattr(Passes, "run", noted)
+    train(tiny(**TWO, epochs=1), data=images, out=tmp_path / "run", log=None)
+    largest = [x for name, x in seen if name == "width=1.0"]
+    smallest = [x for name, x in seen if name == "width=0.25"]
+    batches = [
+        [
+            x
+            for x, _ in images.train.batches(
+                12, augment=tiny(**TWO).data.augment, shuffle=True, drop_last=True, view=view
+            )
+        ]
+        for view in (1, 2)
+    ]
+    for passes, expected in zip((largest, smallest), batches, strict=True):
+        assert len(passes) == 3
+        assert all(torch.equal(x, batch) for x, batch in zip(passes, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"name": "slimmable"}, r"^two views: in plan 'slimmable' nobody learns from a teacher$"),
+        ({"name": "sandwich", "distillation": False}, "nobody learns from a teacher"),
+    ],
+)
+def test_two_views_without_a_teacher_are_refused_before_the_training(
+    tiny: Tiny, images: ImageData, tmp_path: Path, plan: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(tiny(**TWO | {"plan": plan}), data=images, out=tmp_path / "run", log=None)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match=r"Recipe\.views: got 3, expected one of 1, 2"):
+        tiny(**WIDTH, views=3)

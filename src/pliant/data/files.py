@@ -52,7 +52,7 @@ class FileSplit(Split):
         return FileSplit([self._files[row] for row in rows.tolist()], self.labels[rows], self.style, self._workers)
 
     def _pixels(
-        self, shares: Sequence[Share], device: torch.device, augment: Augment | None, name: tuple[int, int]
+        self, shares: Sequence[Share], device: torch.device, augment: Augment | None, name: tuple[int | str, ...]
     ) -> Iterator[Tensor]:
         loader = DataLoader(
             _Pictures(self._files, _Cutter(self.style, augment), name),
@@ -102,7 +102,7 @@ class _Cutter:
 class _Pictures(Dataset[Tensor | str]):
     """Pictures by row and place in the epoch; the place seeds what is random, whichever worker reads it."""
 
-    def __init__(self, files: Sequence[Path], cut: _Cutter, name: tuple[int, int]) -> None:
+    def __init__(self, files: Sequence[Path], cut: _Cutter, name: tuple[int | str, ...]) -> None:
         self.files, self.cut, self.name = files, cut, name
 
     def __getitem__(self, item: tuple[int, int]) -> Tensor | str:

@@ -59,12 +59,14 @@ class Share:
     Attributes:
         rows: which images, as positions in the split, `[own images]`.
         places: at which places of the epoch they stand, `[own images]`.
-        dice: the randomness of the batch.
+        dice: the randomness with which images are varied, one by one.
+        mixing: the randomness with which they are mixed, the same in all views.
     """
 
     rows: Tensor
     places: Tensor
     dice: Dice
+    mixing: Dice
 
 
 class Split(ABC):
@@ -90,6 +92,7 @@ class Split(ABC):
         shuffle: bool = False,
         seed: int = 0,
         epoch: int = 0,
+        view: int | None = None,
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = False,
@@ -110,6 +113,8 @@ class Split(ABC):
             shuffle: in a new order each epoch.
             seed: of everything random, together with `epoch`.
             epoch: number of the epoch.
+            view: which of several views of the same images, in the same order: each varies them in its own way, and
+                mixup and cutmix are the same in all; none = there is one.
             rank: number of this process.
             world_size: processes.
             drop_last: leave out the last batch if it is not full. Without it, processes may get unequal
@@ -130,16 +135,17 @@ class Split(ABC):
             raise ValueError(f"rank: got {rank} of {world_size} processes, expected 0 to {world_size - 1}")
         device = torch.empty(0, device=device).device  # with its number: "cuda" is "cuda:0"
         order = self._order(augment, shuffle, seed, epoch)
-        shares = list(_deal(order, batch_size, rank, world_size, drop_last, (seed, epoch)))
+        shares = list(_deal(order, batch_size, rank, world_size, drop_last, (seed, epoch), view))
         scale, shift = self._normalisation(device)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        for share, pixels in zip(shares, self._pixels(shares, device, augment, (seed, epoch)), strict=True):
+        every = self._pixels(shares, device, augment, _named((seed, epoch), view))
+        for share, pixels in zip(shares, every, strict=True):
             images = pixels.to(torch.float32).mul_(scale).add_(shift)
             labels = self.labels[share.rows].to(device, non_blocking=True)
             if augment is not None and augment.erase:
                 images = erase(images, augment.erase, share.dice)
             if augment is not None and augment.mixes:
-                images, labels = mix(images, labels, augment, len(self.style.class_names), share.dice)
+                images, labels = mix(images, labels, augment, len(self.style.class_names), share.mixing)
             yield images.to(dtype).contiguous(memory_format=memory_format), labels
 
     @abstractmethod
@@ -148,7 +154,7 @@ class Split(ABC):
 
     @abstractmethod
     def _pixels(
-        self, shares: Sequence[Share], device: torch.device, augment: Augment | None, name: tuple[int, int]
+        self, shares: Sequence[Share], device: torch.device, augment: Augment | None, name: tuple[int | str, ...]
     ) -> Iterator[Tensor]:
         """Return for each share its images as bytes `[own images, 3, side, side]` on the device."""
 
@@ -169,7 +175,13 @@ class Split(ABC):
 
 
 def _deal(
-    order: Tensor, batch_size: int, rank: int, world_size: int, drop_last: bool, name: tuple[int, int]
+    order: Tensor,
+    batch_size: int,
+    rank: int,
+    world_size: int,
+    drop_last: bool,
+    name: tuple[int | str, ...],
+    view: int | None,
 ) -> Iterator[Share]:
     """Divide every batch of the epoch among the processes, in turn."""
     places = torch.arange(len(order))
@@ -178,4 +190,11 @@ def _deal(
             return
         own = batch[rank::world_size]
         if len(own):
-            yield Share(order[own], own, Dice(len(batch), rank, world_size, *name, step))
+            mixing = Dice(len(batch), rank, world_size, *name, step)
+            dice = mixing if view is None else Dice(len(batch), rank, world_size, *_named(name, view), step)
+            yield Share(order[own], own, dice, mixing)
+
+
+def _named(name: tuple[int | str, ...], view: int | None) -> tuple[int | str, ...]:
+    """Return the name of the randomness of one view, see `derive_seed`."""
+    return name if view is None else (*name, f"view {view}")

@@ -55,7 +55,7 @@ class TensorSplit(Split):
         return TensorSplit(self._store, self.labels[rows], self.style, self._rows[rows])
 
     def _pixels(
-        self, shares: Sequence[Share], device: torch.device, augment: Augment | None, name: tuple[int, int]
+        self, shares: Sequence[Share], device: torch.device, augment: Augment | None, name: tuple[int | str, ...]
     ) -> Iterator[Tensor]:
         pixels = self._store.on(device)
         for share in shares:

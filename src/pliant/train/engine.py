@@ -164,7 +164,10 @@ def _objective(model: nn.Module, recipe: Recipe, teacher: nn.Module | None) -> O
     plan = recipe.plan.build(model.space) if isinstance(model, AdaptiveModule) else None
     if recipe.learns == "gates":
         return GateObjective(model, plan, label_smoothing=recipe.label_smoothing)
-    return Objective(model, plan, label_smoothing=recipe.label_smoothing, teacher=teacher)
+    objective = Objective(model, plan, label_smoothing=recipe.label_smoothing, teacher=teacher)
+    if recipe.views == 2:
+        objective.check_views()
+    return objective
 
 
 def _fit(

@@ -19,6 +19,8 @@ __all__ = ["TrainFeed", "ValidationFeed"]
 class TrainFeed:
     """The augmented training batches of the epoch that is running, this process's share of them.
 
+    Images and labels; where the recipe has two views, then the same images once more, varied in another way.
+
     Raises:
         ValueError: the batch does not divide over the processes, or there are fewer images than a batch.
     """
@@ -34,15 +36,23 @@ class TrainFeed:
     def __len__(self) -> int:
         return len(self.split) // self.recipe.batch_size
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         # A generator: the epoch is asked for when the first batch is, not when Lightning calls `iter`.
-        yield from self.split.batches(
+        if self.recipe.views == 1:
+            yield from self._batches(None)
+            return
+        for (images, labels), (again, _) in zip(self._batches(1), self._batches(2), strict=True):
+            yield images, labels, again
+
+    def _batches(self, view: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.split.batches(
             self.batch_size,
             device=self.place.device,
             augment=self.recipe.data.augment,
             shuffle=True,
             seed=self.recipe.seed,
             epoch=self.epoch(),
+            view=view,
             rank=self.place.rank,
             world_size=self.place.world_size,
             drop_last=True,

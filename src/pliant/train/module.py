@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainingModule", "TrainingStopped"]
 
-Batch = tuple[Tensor, Tensor]
-"""Images `[batch, 3, height, width]`, and labels `[batch]` or class probabilities `[batch, classes]`."""
+Batch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
+"""Images `[batch, 3, height, width]`, labels `[batch]` or class probabilities `[batch, classes]`, and the view of the
+students where they have one."""
 
 
 class TrainingStopped(ValueError):
@@ -148,7 +149,7 @@ class TrainingModule(L.LightningModule):
         for metric in self.metrics.values():
             metric.to(self.device).reset()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Lightning's hook: the largest and the smallest sub-network, what a gate chooses, or the plain network."""
         images, labels = batch
         for subnet, metric in self.metrics.items():

@@ -20,13 +20,17 @@ __all__ = ["Objective"]
 # The label of positions that are none, such as the padding of a text: as in torch's cross-entropy.
 IGNORED = -100
 
+Inputs = Tensor | Mapping[str, Tensor]
+"""Images, or what else a model takes; a mapping is passed on as keywords."""
+
 
 class Objective(nn.Module):
     """The loss of a plan on one batch (ADN paper, Algorithm 1, for the plan `adn`).
 
     `objective(x, y)` returns the loss of all terms, to be differentiated at once. `objective.backward(x, y)`
     differentiates pass by pass, which gives the same gradients and holds the activations of one
-    sub-network at a time. A teacher is always detached: distillation changes the student alone.
+    sub-network at a time. A teacher is always detached: distillation changes the student alone. Students can see
+    images of their own: `objective(x, y, students)`.
 
     Args:
         model: an adapted model, compiled or not; a plain network learns from the labels only. Early exits that one
@@ -74,25 +78,36 @@ class Objective(nn.Module):
         self.terms: dict[str, Tensor] = {}
         self.progress = 0.0
 
-    def forward(self, x: Tensor | Mapping[str, Tensor], y: Tensor) -> Tensor:
+    def forward(self, x: Inputs, y: Tensor, students: Inputs | None = None) -> Tensor:
         """Return the loss of one batch.
 
         Args:
             x: images, or what else the model takes; a mapping is passed on as keywords.
             y: labels `[batch]`, or probabilities `[batch, classes]`; of a language model `[batch, tokens]`, where
                 -100 marks positions that do not count.
+            students: another view of the same images, in the same order, for those who learn from a teacher, which
+                sees `x` (multi-view consistency); none = all see `x`.
+
+        Raises:
+            ValueError: a view for students, but with this plan there are none, or not apart from their teachers.
         """
-        losses = self._each_pass(x, y, lambda loss: loss)
+        losses = self._each_pass(x, y, students, lambda loss: loss)
         return sum(losses[1:], losses[0])
 
     def backward(
-        self, x: Tensor | Mapping[str, Tensor], y: Tensor, step: Callable[[Tensor], None] = Tensor.backward
+        self,
+        x: Inputs,
+        y: Tensor,
+        students: Inputs | None = None,
+        *,
+        step: Callable[[Tensor], None] = Tensor.backward,
     ) -> Tensor:
         """Add the gradients of the loss pass by pass; returns the detached loss.
 
         Args:
             x: as in `forward`.
             y: as in `forward`.
+            students: as in `forward`.
             step: what differentiates one pass's loss, where plain `Tensor.backward` will not do, as with
                 a gradient scaler.
         """
@@ -105,13 +120,37 @@ class Objective(nn.Module):
                 step(loss)
             return loss.detach()
 
-        losses = self._each_pass(x, y, differentiate)
+        losses = self._each_pass(x, y, students, differentiate)
         return sum(losses[1:], losses[0])
 
+    def check_views(self) -> None:
+        """Find out whether students can see images of their own.
+
+        Raises:
+            ValueError: nobody learns from a teacher, or somebody does in a pass that teaches others.
+        """
+        terms = [term for term in self.plan.terms if term.teacher]
+        if not terms or self._space is None:
+            raise ValueError(f"two views: in plan {self.plan.name!r} nobody learns from a teacher")
+        if self._teacher:
+            return
+        # Exits that are drawn may share a pass with whomever.
+        together = [self.plan.passes()] if self._space.exit_stages else [(name,) for name in self.plan.passes()]
+        for members in self._fixed.passes.members if self._fixed else together:
+            taught = next((term for term in terms if term.student in members), None)
+            teaching = next((term for term in terms if term.teacher in members), None)
+            if taught and teaching:
+                raise ValueError(
+                    f"two views: in plan {self.plan.name!r} one pass answers for the student of {taught.name!r} and "
+                    f"the teacher of {teaching.name!r}, and sees one view; let another network teach, or give one view"
+                )
+
     def _each_pass(
-        self, x: Tensor | Mapping[str, Tensor], y: Tensor, finish: Callable[[Tensor], Tensor]
+        self, x: Inputs, y: Tensor, students: Inputs | None, finish: Callable[[Tensor], Tensor]
     ) -> list[Tensor]:
         """Make every pass of the plan, teachers first; `finish` gets the loss of each."""
+        if students is not None:
+            self.check_views()
         self.terms = {}
         counted = y != IGNORED if _is_text(y) else None
         y = y if counted is None else y[counted]
@@ -130,7 +169,8 @@ class Objective(nn.Module):
             own = {name: term for name, term in active.items() if term.student in wanted}
             teaches = [term for term in by_itself if term.teacher in wanted]
             features = any(term.on == "features" for term in (*own.values(), *teaches))
-            outputs = step.passes.run(self.model, x, wanted, counted, features=features)
+            seen = x if students is None or not any(term.teacher for term in own.values()) else students
+            outputs = step.passes.run(self.model, seen, wanted, counted, features=features)
             teachers |= {subnet: outputs[subnet].detach() for subnet in wanted if subnet in _teachers(teaches)}
             values = [self._value(name, term, outputs[term.student], teachers, y) for name, term in own.items()]
             if values:
@@ -213,9 +253,7 @@ class _Teacher:
         return Passes(plan, self._space, _teachers(plan.terms))
 
     @torch.no_grad()
-    def answers(
-        self, x: Tensor | Mapping[str, Tensor], terms: Sequence[Term], passes: Passes, counted: Tensor | None
-    ) -> dict[str, Outputs]:
+    def answers(self, x: Inputs, terms: Sequence[Term], passes: Passes, counted: Tensor | None) -> dict[str, Outputs]:
         """Return what the teachers of some terms of the plan answer, by their names."""
         found: dict[str, Outputs] = {}
         for members in passes.members:

@@ -23,6 +23,7 @@ from pliant.train.settings import (
     PlanChoice,
     Schedule,
     Teacher,
+    Views,
 )
 
 __all__ = ["Adapt", "Data", "Ema", "Model", "Optimizer", "Phase", "PlanChoice", "Recipe", "Schedule", "phase_folder"]
@@ -45,6 +46,8 @@ class Recipe(Config):
         teacher: of the plan: `live`, the network itself as it learns; `ema`, its moving average (DS-Net's in-place
             bootstrapping); or `frozen`, the network that the training started from, as it was then. The last two
             cost a forward pass more.
+        views: of every image in a step, each varied in its own way: with 2, who learns from a teacher sees another one
+            than the teacher, who sees the one that labels are learned from (multi-view consistency).
         optimizer: which, and with what.
         schedule: of the learning rate.
         batch_size: images a step, in all processes together.
@@ -71,6 +74,7 @@ class Recipe(Config):
     plan: PlanChoice = field(default_factory=PlanChoice)
     learns: Learns = "all"
     teacher: Teacher = "live"
+    views: Views = 1
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     batch_size: int = 128
@@ -145,6 +149,8 @@ class Recipe(Config):
             )
         if self.learns != "gates":
             return
+        if self.views == 2:
+            raise ValueError("Recipe.views: got 2, but gates learn from no teacher; set 'views' to 1 for them")
         if self.adapt is None or self.adapt.width is None or self.adapt.width.gate is None or self.only:
             why = f"'only' is {self.only!r}" if self.only else "'adapt.width.gate' is none"
             raise ValueError(f"Recipe.learns: got 'gates', but {why}: there is no gate")

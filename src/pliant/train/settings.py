@@ -17,10 +17,23 @@ from pliant.exits.config import Exits
 from pliant.plans import build_plan
 from pliant.width.config import Width
 
-__all__ = ["Adapt", "Data", "Ema", "Learns", "Model", "Optimizer", "Phase", "PlanChoice", "Schedule", "Teacher"]
+__all__ = [
+    "Adapt",
+    "Data",
+    "Ema",
+    "Learns",
+    "Model",
+    "Optimizer",
+    "Phase",
+    "PlanChoice",
+    "Schedule",
+    "Teacher",
+    "Views",
+]
 
 Learns = Literal["all", "classifiers", "gates"]
 Teacher = Literal["live", "ema", "frozen"]
+Views = Literal[1, 2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +282,7 @@ class Phase(Config):
         batch_size: as in the recipe.
         learns: as in the recipe.
         teacher: as in the recipe; `frozen` is the network of the phase before.
+        views: as in the recipe.
         recalibrate: as in the recipe; at the end of each phase.
     """
 
@@ -280,6 +294,7 @@ class Phase(Config):
     batch_size: int | None = None
     learns: Learns | None = None
     teacher: Teacher | None = None
+    views: Views | None = None
     recalibrate: int | None = None
 
     @property
