@@ -51,6 +51,7 @@ STUDIES = {
     "cifar10-mobilenetv2": "recipes/cifar10_mobilenetv2.yaml",
     "cifar10-finetune": "recipes/finetune_cifar10_resnet20.yaml",
     "cifar10-width": "recipes/cifar10_width_resnet20.yaml",
+    "cifar10-width-vit": "recipes/cifar10_width_vit.yaml",
 }
 RECALIBRATION_IMAGES = 5_120
 # Networks trained on their own, by the sub-network that they are.
@@ -65,13 +66,14 @@ ADAPTIVE = {
     "no-distillation": PlanChoice(name="no-distillation"),
     "adn-shared-norms": PlanChoice(name="adn"),
 }
-# Networks with all widths: the recipe's own, which is bootstrapped, and its changes.
+# Networks with all widths, as changes of the recipe, which has a moving average as its teacher.
 PRIVATE_NORMS = Adapt(depth=None, width=Width(choices=(0.25, 0.5, 0.75, 1.0), norms="private"))
 WIDTHS: dict[str, dict[str, Any]] = {
-    "slimmable": {"plan": PlanChoice(name="slimmable"), "teacher": "live", "adapt": PRIVATE_NORMS},
-    "sandwich": {"teacher": "live"},
-    "bootstrapping": {},
-    "ensemble": {"plan": PlanChoice(name="sandwich", options={"ensemble": True})},
+    "slimmable": {"plan": PlanChoice(name="slimmable"), "teacher": "live", "views": 1, "adapt": PRIVATE_NORMS},
+    "sandwich": {"teacher": "live", "views": 1},
+    "bootstrapping": {"views": 1},
+    "multi-view": {"views": 2},
+    "ensemble": {"plan": PlanChoice(name="sandwich", options={"ensemble": True}), "views": 1},
 }
 FINETUNE = "cifar10-finetune"
 STARTS_FROM = ("cifar10", "super")

@@ -154,6 +154,7 @@ def test_a_resumed_training_of_a_gate_goes_on_bit_for_bit(tiny: Tiny, images: Im
             "'adapt.width.gate' is none",
         ),
         ({"learns": "gates", "plan": {"name": "gates"}}, "random weights"),
+        ({"views": 2, "then": [STAGE_TWO]}, "views: got 2, but gates learn from no teacher"),
         ({"views": 2, "then": [STAGE_TWO]}, "phase 2: Recipe.views: got 2, but gates learn from no teacher"),
     ],
 )

@@ -87,7 +87,7 @@ class GateObjective(nn.Module):
             raise ValueError(f"plan {self.plan.name!r} has no term that counts at progress {self.progress:.3f}")
         return sum(losses[1:], losses[0])
 
-    def backward(self, x: Tensor, y: Tensor, step: Callable[[Tensor], None] = Tensor.backward) -> Tensor:
+    def backward(self, x: Tensor, y: Tensor, *, step: Callable[[Tensor], None] = Tensor.backward) -> Tensor:
         """Add the gradients of the loss, see `Objective.backward`; returns the detached loss."""
         loss = self(x, y)
         with torch.autocast(y.device.type, enabled=False):

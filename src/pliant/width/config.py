@@ -45,9 +45,9 @@ class Width(Config):
             as DS-MBNet.
         per_stage: let every stage have a share of its own (`width=0.5/0.5/0.75/1.0`); else all have the same.
         norms: `statistics`: norms with running statistics have some for each width, apart from those of the whole
-            network, and all widths share the leading part of one set of parameters (DS-Net). `private`: every width has norms of its own, parameters too
-            (slimmable networks). `shared`: the leading part of everything (universally slimmable networks), whose
-            statistics are then to be taken anew for each width.
+            network, and all widths share the leading part of one set of parameters (DS-Net). `private`: every width
+            has norms of its own, parameters too (slimmable networks). `shared`: the leading part of everything
+            (universally slimmable networks), whose statistics are then to be taken anew for each width.
         gate: chooses the width input by input; none = it is chosen from outside alone.
         divisor: keep a multiple of so many channels, the nearest one and at least one; 1 = round down to any number.
             Groups of a convolution are kept or left whole all the same, and a choice must leave whole heads.

@@ -72,9 +72,9 @@ class _Views(dict[tuple[str, Widths], tuple[Tensor, int, Tensor]]):
 class Sliced(nn.Module):
     """A module whose leading channels run. `make_` gives it a property for everything that shrinks.
 
-    A norm may have tensors of its own for every width of its stage in sub-networks other than the whole network: those of
-    the children of its child `widths`, whose names are the widths (`bn1.widths.0_5.running_mean`). A checkpoint without
-    them loads its leading parts there.
+    A norm may have tensors of its own for every width of its stage in sub-networks other than the whole network: those
+    of the children of its child `widths`, whose names are the widths (`bn1.widths.0_5.running_mean`). A checkpoint
+    without them loads its leading parts there.
     """
 
     _switch: Switch
