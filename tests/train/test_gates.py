@@ -128,6 +128,22 @@ def test_norm_statistics_taken_anew_are_those_that_the_gate_learns_with(
     assert read_info(result.out)["info"]["recalibrated"] == 24
 
 
+def test_statistics_of_the_training_are_spoken_of(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    def said(out: str, count: int) -> list[str]:
+        then = [STAGE_TWO | {"recalibrate": 0, "epochs": 1}]
+        lines: list[str] = []
+        recipe = tiny(**STAGE_ONE, recalibrate=count, then=then)
+        train(recipe, data=images, out=tmp_path / out, log=lines.append)
+        return [line for line in lines if "add 'recalibrate'" in line]
+
+    assert said("without", 0) == [
+        "phase 2 of 2, the gate learns with norm statistics of the training; to take them anew first, add "
+        "'recalibrate' to the phase before"
+    ]
+    assert not said("with", 16)
+    assert read_info(tmp_path / "with")["info"]["recalibrated"] == 16
+
+
 def test_a_resumed_training_of_a_gate_goes_on_bit_for_bit(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
     recipe = tiny(**STAGE_ONE, then=[STAGE_TWO])
     whole = train(recipe, data=images, out=tmp_path / "whole", log=None)

@@ -28,12 +28,12 @@ from pliant.train.feed import TrainFeed, ValidationFeed
 from pliant.train.files import AtomicCheckpointIO
 from pliant.train.gates import GateObjective
 from pliant.train.module import TrainingModule, TrainingStopped
-from pliant.train.network import build_network, load_teacher, save_network
+from pliant.train.network import build_network, kept_statistics, load_teacher, save_network
 from pliant.train.objective import Objective
 from pliant.train.phases import PhaseRun, check_folders, facts_of, first_to_run, phase_runs, refuse_other_data
 from pliant.train.processes import Place, choose_place, wait_for_all
 from pliant.train.progress import ProgressBar
-from pliant.train.recalibration import recalibrate_network_, refuse_recalibration
+from pliant.train.recalibration import keeps_statistics, recalibrate_network_, refuse_recalibration
 from pliant.train.recipe import Recipe
 from pliant.train.records import Row
 
@@ -145,6 +145,11 @@ def _train_phase(
     torch.manual_seed(recipe.seed)
     model = build_network(source, recipe, place, image_size=data.image_size, fresh=not resumed)
     refuse_recalibration(model, recipe, data)
+    if recipe.learns == "gates" and not kept_statistics(recipe) and keeps_statistics(model):
+        _named(run, log)(
+            "the gate learns with norm statistics of the training; to take them anew first, add 'recalibrate' to the "
+            "phase before"
+        )
     teacher = load_teacher(source, recipe, place)
     module, rows = _fit(model, teacher, run, data, place, resumed, progress, log)
     # A copy leaves the compiler's work behind.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pliant import readers
 from pliant.adapt import adapt_
 from pliant.axes import Axes
-from pliant.checkpoint import load, save
+from pliant.checkpoint import load, read_info, save
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.anatomy import Anatomy
 from pliant.core.inputs import example_input
@@ -31,7 +31,7 @@ from pliant.width.gates import gate_of
 if TYPE_CHECKING:
     from pliant.data import ImageData
 
-__all__ = ["build_network", "load_teacher", "save_network", "start_from_"]
+__all__ = ["build_network", "kept_statistics", "load_teacher", "save_network", "start_from_"]
 
 # Widths in a message.
 MOST_NAMED = 6
@@ -168,6 +168,16 @@ def _read_again(source: ModelSource, image_size: int) -> Anatomy:
     return readers.read(original, example_input(original, image_size))
 
 
+def kept_statistics(recipe: Recipe) -> int:
+    """From how many images the norms had their statistics taken anew before a training that leaves them; 0 = never."""
+    if recipe.learns == "all" or recipe.model.start_from is None:
+        return 0
+    try:
+        return read_info(recipe.model.start_from)["info"].get("recalibrated", 0)
+    except CheckpointError:  # a file of other people
+        return 0
+
+
 def save_network(model: nn.Module, source: ModelSource, recipe: Recipe, data: ImageData, out: Path) -> None:
     """Save a trained network in its run folder."""
     plain = not isinstance(model, AdaptiveModule)
@@ -188,6 +198,6 @@ def save_network(model: nn.Module, source: ModelSource, recipe: Recipe, data: Im
             "val_fraction": recipe.data.val_fraction,
             "epochs": recipe.epochs,
             "seed": recipe.seed,
-            "recalibrated": recipe.recalibrate,
+            "recalibrated": recipe.recalibrate or kept_statistics(recipe),
         },
     )

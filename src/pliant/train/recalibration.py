@@ -22,7 +22,15 @@ from pliant.train.recipe import Recipe
 if TYPE_CHECKING:
     from pliant.data import ImageData
 
-__all__ = ["recalibrate_network_", "refuse_recalibration"]
+__all__ = ["keeps_statistics", "recalibrate_network_", "refuse_recalibration"]
+
+
+def keeps_statistics(model: nn.Module) -> bool:
+    """Whether there are norm statistics for each width that could be taken anew."""
+    try:
+        return bool(with_own_statistics(as_adaptive(model, "train"), "train"))
+    except ValueError:
+        return False
 
 
 def refuse_recalibration(model: nn.Module, recipe: Recipe, data: ImageData) -> None:
