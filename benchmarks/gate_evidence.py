@@ -108,12 +108,13 @@ def summarise(network: str, results: Path) -> None:
     summary = {
         name: {
             "seeds": [document["seed"] for document in documents],
+            "epochs": [phase["epochs"] for phase in documents[0]["phases"]],
             "widths": together([document["widths"] for document in documents]),
             "gates": together([document["gates"] for document in documents]),
         }
         for name, documents in runs.items()
     }
-    document = {"study": f"cifar10-gate-{network}", "recipe": RECIPES[network], "runs": summary}
+    document = {"study": f"cifar10-gate-{network}", "recipe": RECIPES[network], "gates": summary}
     write_result(results / f"cifar10-gate-{network}.json", document)
 
 

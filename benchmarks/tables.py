@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def tables(path: Path, wanted: Sequence[str] | None = None) -> str:
         parts = [study(runs, document.get("recipe"))]
     elif "exits" in document:
         parts = list(exits(document["exits"], document["recipe"]))
+    elif "gates" in document:
+        parts = list(gates(document["gates"], document["recipe"]))
     elif "structure" in document:
         parts = [structure(document["structure"])]
     else:
@@ -119,6 +122,38 @@ def exits(runs: Mapping[str, Any], recipe: str) -> Iterable[str]:
         "Budgeted batches: test accuracy in %, and in brackets the average computation of a test image in 10⁶ "
         f"multiply-accumulates. Thresholds come from validation images. (`{recipe}`; {how})"
     )
+
+
+def gates(runs: Mapping[str, Any], recipe: str) -> Iterable[str]:
+    """Of every training one line a width, and one line a gate, with the width of equal accuracy beside it."""
+    for name, run in runs.items():
+        widths = run["widths"]
+        lines = [[row["subnet"], f"{row['gmacs'] * 1e3:.2f}", accuracy(row), "", ""] for row in widths]
+        for row in run["gates"]:
+            shares = " / ".join(f"{100 * share:.0f}" for share in row["test_shares"])
+            static = equal_width(row["test_acc1"], [one for one in widths if one["subnet"] in row["routes"]])
+            ratio = f"{row['test_gmacs'] / static:.2f}" if static else "-"
+            cost = f"gate, cost {row['cost']:g}"
+            lines.append([cost, f"{row['test_gmacs'] * 1e3:.2f}", accuracy(row), shares, ratio])
+        yield markdown([f"`{name}`", "10⁶ MACs", "test accuracy %", "shares of the routes %", "over a width"], lines)
+    how = "; ".join(
+        f"`{name}`: seeds {', '.join(map(str, run['seeds']))}, {' + '.join(map(str, run['epochs']))} epochs"
+        for name, run in runs.items()
+    )
+    yield (
+        "Mean ± standard deviation over seeds. The last column: the computation of an average image over that of the "
+        "static width of equal accuracy, between two widths interpolated; - where no route is as accurate, or all are "
+        f"more. (`{recipe}`; {how})"
+    )
+
+
+def equal_width(acc1: float, widths: Sequence[Mapping[str, float]]) -> float | None:
+    """What a static width of this accuracy would cost, 10^9 multiply-accumulates."""
+    for one, other in pairwise(sorted(widths, key=lambda row: row["gmacs"])):
+        low, high = one[PLAIN], other[PLAIN]
+        if low <= acc1 <= high and low < high:
+            return one["gmacs"] + (other["gmacs"] - one["gmacs"]) * (acc1 - low) / (high - low)
+    return None
 
 
 def spread(row: Mapping[str, float]) -> str:
