@@ -69,7 +69,8 @@ def two_steps(recipe: Recipe, images: int) -> Recipe:
     schedule = recipe.schedule.replace(warmup_epochs=min(0.5, recipe.schedule.warmup_epochs))
     then = tuple(phase.replace(epochs=1) for phase in recipe.then)
     optimizer = recipe.optimizer.replace(lr=recipe.optimizer.lr * images / 2 / recipe.batch_size)
-    return recipe.replace(epochs=1, batch_size=images // 2, schedule=schedule, then=then, optimizer=optimizer)
+    few = {"epochs": 1, "batch_size": images // 2, "recalibrate": min(recipe.recalibrate, images)}
+    return recipe.replace(**few, schedule=schedule, then=then, optimizer=optimizer)
 
 
 def check(result: RunResult, recipe: Recipe) -> None:
