@@ -32,11 +32,12 @@ class DoubleHeadedGate(nn.Module):
     """
 
     REDUCTION = 4  # C / F, as published
+    FEWEST = 32  # features: a quarter of a small network's channels says too little of an image
 
     def __init__(self, channels: int, routes: int, *, attention: bool, channel_dim: int) -> None:
         super().__init__()
         self.channel_dim = channel_dim
-        features = max(1, channels // self.REDUCTION)
+        features = max(self.FEWEST, channels // self.REDUCTION)
         self.reduce = nn.Linear(channels, features)
         self.expand = nn.Linear(features, channels) if attention else None
         if self.expand is not None:
