@@ -28,7 +28,9 @@ __all__ = [
     "require_onnx",
     "run_onnx",
     "runtime_name",
+    "save_onnx",
     "threshold_name",
+    "to_onnx",
     "write_onnx",
 ]
 
@@ -70,8 +72,6 @@ def write_onnx(
 ) -> None:
     """Write an `.onnx` file with its weights inside; `metadata` becomes its metadata properties.
 
-    PyTorch's exporter folds batch norms into the convolutions before them.
-
     Args:
         program: one input, and outputs as `outputs` names them.
         path: the file.
@@ -82,32 +82,73 @@ def write_onnx(
     Raises:
         ExportError: PyTorch's exporter cannot express the network in ONNX.
     """
+    model = to_onnx(program, outputs, tokens="tokens" in metadata)
+    if arrange is not None:
+        arrange(model)
+    save_onnx(model, path, metadata)
+
+
+def to_onnx(
+    program: ExportedProgram, outputs: Sequence[str], *, tokens: bool = False, fold_norms: bool = True
+) -> onnx_ir.Model:
+    """Return a traced network as an ONNX graph, without the exporter's notes.
+
+    Args:
+        program: one input, and outputs as `outputs` names them.
+        outputs: names.
+        tokens: the input is called `tokens`, and not `images`.
+        fold_norms: batch norms are folded into the convolutions before them, as PyTorch's exporter does. Without, all
+            tensors are those of the network.
+
+    Raises:
+        ExportError: PyTorch's exporter cannot express the network in ONNX.
+    """
     try:
-        name = "tokens" if "tokens" in metadata else "images"
         with _quiet():
             exported = torch.onnx.export(
-                program, dynamo=True, verbose=False, input_names=[name], output_names=list(outputs)
+                program,
+                dynamo=True,
+                verbose=False,
+                input_names=["tokens" if tokens else "images"],
+                output_names=list(outputs),
+                optimize=fold_norms,
             )
+            assert exported is not None
+            if not fold_norms:
+                _tidy(exported.model)
     except Exception as error:
         raise ExportError(f"PyTorch cannot write this network as ONNX: {first_line(error)}") from error
-    assert exported is not None
-    model = exported.model
+    graph = exported.model.graph
+    values = (*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs))
+    for part in (graph, *graph, *values):
+        # The exporter's notes for debugging make a small file much longer, and are nobody else's business.
+        part.metadata_props.clear()
+    return exported.model
+
+
+def _tidy(model: onnx_ir.Model) -> None:
+    """Do what the exporter does to simplify a graph, except that no operators are joined."""
+    from onnx_ir.passes import common
+    from onnxscript import optimizer
+
+    common.InlinePass()(model)
+    optimizer.fold_constants(model)
+    common.RemoveUnusedNodesPass()(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.CommonSubexpressionEliminationPass()(model)
+
+
+def save_onnx(model: onnx_ir.Model, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a graph as an `.onnx` file with its weights inside; `metadata` becomes its metadata properties."""
+    import onnx_ir
+
     model.producer_name, model.producer_version = "pliant", str(metadata["pliant_version"])
     model.doc_string = None
+    model.metadata_props.clear()
     model.metadata_props.update(
         {key: str(value) if key in _TEXTS else json.dumps(value) for key, value in metadata.items()}
     )
-    values = (
-        *model.graph.inputs,
-        *model.graph.initializers.values(),
-        *(v for node in model.graph for v in node.outputs),
-    )
-    for part in (model.graph, *model.graph, *values):
-        # The exporter's notes for debugging make a small file much longer, and are nobody else's business.
-        part.metadata_props.clear()
-    if arrange is not None:
-        arrange(model)
-    exported.save(path, external_data=False)
+    onnx_ir.save(model, path)
 
 
 def open_onnx(path: Path, replaced: Mapping[str, float] | None = None) -> onnxruntime.InferenceSession:

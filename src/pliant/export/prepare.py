@@ -22,7 +22,7 @@ __all__ = ["FORMATS", "beside", "describe", "for_inference", "positive", "refuse
 
 FORMATS = {".onnx": "ONNX", ".pt2": "PyTorch program"}
 
-_DESCRIBED = ("model", "data", "class_names", "mean", "std", "gmacs", "params_m", "acc1")
+_DESCRIBED = ("model", "data", "class_names", "mean", "std", "gmacs", "params_m", "acc1", "measured")
 
 _Model = TypeVar("_Model", bound=nn.Module)
 

@@ -16,9 +16,10 @@ class ExportReport:
     Attributes:
         path: the file.
         format: `ONNX` or `PyTorch program`.
-        subnet: the sub-network as text; none where a network without sub-networks was given, or a policy.
-        role: `super-net`, `base-net`, `sub-network`, `network` or `policy`.
-        subnets: where a policy was given, those that the file answers with, in the order in which they are tried.
+        subnet: the sub-network as text; none where the file has none or several.
+        role: `super-net`, `base-net`, `sub-network`, `network`, `policy` or `switchable`.
+        subnets: where a policy was given, those that the file answers with, in the order in which they are tried;
+            of a switchable file all, smallest to largest.
         recalibrated_on: from how many training images its norm statistics were taken anew; none = they are those
             of the model.
         input_shape: `(channels, height, width)` of an image that the file takes, or `(tokens,)`.
@@ -53,7 +54,9 @@ class ExportReport:
         shape = "x".join(map(str, self.input_shape))
         inputs = f"{shape} images" if len(self.input_shape) > 1 else f"texts of {shape} tokens"
         what = self.role if self.subnet is None else f"{self.role} {self.subnet}"
-        if self.subnets:
+        if self.role == "switchable":
+            what = f"{len(self.subnets)} sub-networks from {self.subnets[0]} to {self.subnets[-1]}"
+        elif self.subnets:
             what = f"the first sure answer of {', '.join(self.subnets)}"
         batch = "any number of" if self.batch is None else f"batches of {self.batch}"
         anew = f", norm statistics from {self.recalibrated_on} training images" if self.recalibrated_on else ""

@@ -20,7 +20,8 @@ from pliant.export.onnx import read_onnx_metadata, run_onnx, write_onnx
 from pliant.export.prepare import FORMATS, beside, describe, for_inference, refuse_ending, refuse_unfit, size_of
 from pliant.export.program import read_program_metadata, run_program, trace, write_program
 from pliant.export.report import ExportReport
-from pliant.export.verify import ExportError, first_line, largest_difference
+from pliant.export.switchable import Mode, export_switchable
+from pliant.export.verify import TRIED_BATCHES, ExportError, first_line, largest_difference
 from pliant.extract import extract
 from pliant.policy.confidence import ConfidencePolicy
 from pliant.recalibrate import recalibrate_, why_not
@@ -28,9 +29,6 @@ from pliant.recalibrate import recalibrate_, why_not
 __all__ = ["export", "read_metadata"]
 
 Eager = Callable[[Tensor], Tensor]
-
-# Two batch sizes show that the batch is dynamic; one of them is 1, which tracers like to treat as a constant.
-_TRIED_BATCHES = (1, 3)
 
 
 def export(
@@ -41,11 +39,12 @@ def export(
     image_size: int | None = None,
     batch: int | None = None,
     policy: ConfidencePolicy | None = None,
+    switchable: Mode | None = None,
     tolerance: float = 1e-4,
     recalibrate_on: Iterable[Tensor] | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> ExportReport:
-    """Write one sub-network, a plain network, or a network with a policy, as a file that runs without pliant.
+    """Write one sub-network, all, a plain network, or a network with a policy, as a file that runs without pliant.
 
     The network is exported in eval mode, in float32, from a copy; `model` is not changed. The file is
     written beside the target, loaded by the runtime it is for (ONNX Runtime on the CPU, or PyTorch),
@@ -63,12 +62,17 @@ def export(
         policy: the file answers with the first of the policy's sub-networks that is sure enough, and what lies behind
             does not run; ONNX only. It has two outputs, `logits` `[1, classes]` and `exit` `[1]`: which of
             `policy.subnets` answered, counted from 1.
+        switchable: the file has all sub-networks, and which one runs is an input; ONNX only. Of a model with depths
+            `skip`, bool `[stages]`; of one with widths `width`, int64, the place of the width counted from 0, the
+            smallest first. `fast` stores what every branch runs, norms folded into its convolutions; `compact` stores
+            all weights once, and leaves it to the runtime to fold them when it loads the file.
         tolerance: how far outputs may differ, in units of the largest output where that exceeds 1.
         recalibrate_on: training images in batches, varied as in the training, from which the norm statistics of a
             sub-network that was not trained are taken anew, as `pliant.recalibrated` does; a trained one keeps
             its own. None = all as in the model.
         info: what to write into the file beside versions, sub-network and image size, such as
-            `class_names`, `mean`, `std`, `gmacs` (keys that are not described there are ignored).
+            `class_names`, `mean`, `std`, `gmacs` (keys that are not described there are ignored). For a switchable
+            file also `table`, rows of a `Table`, and `measured`, under which circumstances.
 
     Raises:
         ExportError: (a ValueError) unknown ending, a missing runtime, a network that cannot be exported,
@@ -81,8 +85,11 @@ def export(
     target, info = Path(path), info or {}
     refuse_unfit(target, batch, tolerance)
     if policy is not None:
-        _refuse_beside_a_policy(subnet=subnet, recalibrate_on=recalibrate_on)
+        _refuse_beside_a_policy(subnet=subnet, recalibrate_on=recalibrate_on, switchable=switchable)
         return export_policy(model, target, policy, image_size, batch, tolerance, info)
+    if switchable is not None:
+        _refuse_beside_switchable(subnet=subnet, recalibrate_on=recalibrate_on)
+        return export_switchable(model, target, switchable, image_size, batch, tolerance, info)
     network, eager, chosen, role = _frozen(model, subnet)
     recalibrated_on = None
     if recalibrate_on is not None and not why_not(model, chosen):
@@ -99,7 +106,7 @@ def export(
     program = trace(network, inputs, batch)
     with beside(target) as written:
         runtime, run = _write_and_load(program, written, metadata)
-        difference = largest_difference(eager, run, inputs, (batch,) if batch else _TRIED_BATCHES)
+        difference = largest_difference(eager, run, inputs, (batch,) if batch else TRIED_BATCHES)
         if not difference <= tolerance:
             name = f"{role} {chosen}" if chosen else role
             raise ExportError(
@@ -141,6 +148,15 @@ def _refuse_beside_a_policy(**options: Any) -> None:
             raise ExportError(
                 f"{name}: not together with a policy, which names its sub-networks and was found for the network as it "
                 f"is; leave {name} out"
+            )
+
+
+def _refuse_beside_switchable(**options: Any) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ExportError(
+                f"{name}: not together with switchable, since the file has all sub-networks as they were trained; "
+                f"leave {name} out"
             )
 
 

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from pliant.core.inputs import InputSpec
 
-__all__ = ["ExportError", "first_line", "largest_difference"]
+__all__ = ["TRIED_BATCHES", "ExportError", "first_line", "largest_difference"]
+
+# Two batch sizes show that the batch is dynamic; one of them is 1, which tracers like to treat as a constant.
+TRIED_BATCHES = (1, 3)
 
 
 class ExportError(ValueError):

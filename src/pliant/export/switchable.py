@@ -1,0 +1,270 @@
+"""One file for many sub-networks: which one runs is an input."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from pliant.core.adaptive import AdaptiveModule, as_adaptive
+from pliant.core.inputs import InputSpec, input_spec, logits_of
+from pliant.core.stream import stream_of
+from pliant.core.subnet import SubNet
+from pliant.export.onnx import OUTPUT, open_onnx, runtime_name, save_onnx, to_onnx
+from pliant.export.prepare import FORMATS, beside, describe, for_inference, size_of
+from pliant.export.program import trace
+from pliant.export.report import ExportReport
+from pliant.export.verify import TRIED_BATCHES, ExportError, first_line, largest_difference
+from pliant.extract import extract
+from pliant.core.macs import count_gmacs, count_params_m
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+__all__ = ["Mode", "export_switchable"]
+
+Mode = Literal["fast", "compact"]
+
+MOST_WIDTHS = 16
+"""So many branches are worth a file."""
+
+
+def export_switchable(
+    model: nn.Module,
+    target: Path,
+    mode: Mode,
+    image_size: int | None,
+    batch: int | None,
+    tolerance: float,
+    info: Mapping[str, Any],
+) -> ExportReport:
+    """Write the file; the arguments are those of `pliant.export`.
+
+    Raises:
+        ExportError: another format than ONNX, a model without depths or widths, or with both or with exits, or a
+            sub-network that differs from eager.
+        ValueError: a model without sub-networks.
+    """
+    started = time.perf_counter()
+    _refuse_unfit(model, target, mode)
+    adapted = for_inference(as_adaptive(model, "export"))
+    inputs = input_spec(adapted, size_of(model, image_size, info))
+    rows = _rows(adapted, inputs, info.get("table", ()))
+    metadata = describe(inputs, batch, info) | {"mode": mode, "subnets": rows}
+    written_model = (_depths if adapted.space.skippable_blocks else _widths)(adapted, inputs, batch, mode)
+    with beside(target) as written:
+        save_onnx(written_model, written, metadata)
+        differences = _differences(written, adapted, inputs, batch, rows)
+        subnet, difference = max(differences, key=lambda found: found[1])
+        if not difference <= tolerance:
+            raise ExportError(
+                f"{target}: not written, because its sub-network {subnet} differs from eager PyTorch by "
+                f"{difference:.2e} in {runtime_name()} (allowed: {tolerance:.0e})"
+            )
+        size_mb = written.stat().st_size / 1e6
+    return ExportReport(
+        path=target,
+        format=FORMATS[target.suffix.lower()],
+        subnet=None,
+        role="switchable",
+        subnets=tuple(row["subnet"] for row in rows),
+        recalibrated_on=None,
+        input_shape=inputs.shape,
+        batch=batch,
+        size_mb=size_mb,
+        runtime=runtime_name(),
+        difference=difference,
+        tolerance=tolerance,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _refuse_unfit(model: nn.Module, target: Path, mode: Mode) -> None:
+    if target.suffix.lower() != ".onnx":
+        raise ExportError(f"{target}: a switchable file has to be ONNX; name it .onnx")
+    if mode not in get_args(Mode):
+        raise ExportError(f"switchable: got {mode!r}, expected {' or '.join(get_args(Mode))}")
+    space = as_adaptive(model, "export").space
+    axes = list(space.largest.texts)
+    if axes not in (["depth"], ["width"]):
+        hint = "; a file with exits is made with policy=" if "exit" in axes else ""
+        raise ExportError(f"switchable: a file switches depth or width, and this model has {' and '.join(axes)}{hint}")
+    if len(space.widths) > MOST_WIDTHS:
+        raise ExportError(
+            f"switchable: this model has {len(space.widths)} widths, and a file has a branch for each, {MOST_WIDTHS} "
+            "at most; adapt it with fewer choices"
+        )
+
+
+def _rows(adapted: AdaptiveModule, inputs: InputSpec, table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what the file says of each sub-network: its text, its input, its costs, and what was measured."""
+    measured = {row["subnet"]: row for row in table}
+    rows = []
+    for number, subnet in enumerate(adapted.subnets):
+        network = extract(adapted, subnet, share=True)
+        switch = {"skip": list(subnet.depth)} if subnet.depth else {"width": number}
+        costs = {"gmacs": count_gmacs(network, inputs.shape[-1]), "params_m": count_params_m(network)}
+        rows.append({"subnet": str(subnet), **switch, **costs, **measured.get(str(subnet), {})})
+    return rows
+
+
+def _depths(adapted: AdaptiveModule, inputs: InputSpec, batch: int | None, mode: Mode) -> onnx_ir.Model:
+    """Return a graph with an input `skip`, from those of the base-net and the super-net, which meet at stage ends."""
+    import onnx_ir as ir
+
+    from pliant.export.choices import Choice
+
+    space = adapted.space
+    models = [
+        _graph_of(_WithStages(adapted, subnet), adapted, inputs, batch, mode)
+        for subnet in (space.smallest, space.largest)
+    ]
+    stages = len(space.skippable_blocks)
+    skip = ir.Value(name="skip", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([stages]))
+    nodes: list[ir.Node] = []
+    choices = []
+    for stage, count in enumerate(space.skippable_blocks):
+        if count:
+            name = f"stage{stage + 1}"
+            nodes += _computed("Gather", skip, stage, f"{name}/skips")
+            choices.append(Choice(stage + 1, nodes[-1].outputs, name))
+    return _assembled(models, choices, skip, nodes, mode)
+
+
+def _widths(adapted: AdaptiveModule, inputs: InputSpec, batch: int | None, mode: Mode) -> onnx_ir.Model:
+    """Return a graph with an input `width`, from those of all widths, which meet at the answer."""
+    import onnx_ir as ir
+
+    from pliant.export.choices import Choice
+    from pliant.export.slices import cut_weights_
+
+    networks = [_Logits(extract(adapted, subnet, share=True)) for subnet in adapted.subnets]
+    models = [_graph_of(network, adapted, inputs, batch, mode) for network in networks]
+    if mode == "compact":
+        for model in models[:-1]:
+            cut_weights_(model.graph, models[-1].graph)
+    width = ir.Value(name="width", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
+    nodes: list[ir.Node] = []
+    conditions = []
+    for number in range(len(models) - 1):
+        nodes += _computed("Equal", width, number, f"width{number}")
+        conditions.append(nodes[-1].outputs[0])
+    choices = [Choice(0, conditions, "answer")] if conditions else []
+    return _assembled(models, choices, width, nodes, mode)
+
+
+def _graph_of(
+    network: nn.Module, adapted: AdaptiveModule, inputs: InputSpec, batch: int | None, mode: Mode
+) -> onnx_ir.Model:
+    try:
+        with torch.no_grad():
+            outputs = network(inputs.random(1, torch.Generator().manual_seed(0)))
+    except (RuntimeError, IndexError) as error:
+        name = type(adapted).__name__
+        raise ExportError(f"{name} does not take inputs of {inputs.shape}: {first_line(error)}") from error
+    program = trace(network, inputs, batch, type(adapted).__name__)
+    names = [OUTPUT, *(f"end_{number}" for number in range(1, len(outputs)))]
+    return to_onnx(program, names, tokens=bool(inputs.vocabulary), fold_norms=mode == "fast")
+
+
+def _assembled(
+    models: Sequence[onnx_ir.Model],
+    choices: Sequence[Any],
+    switch: onnx_ir.Value,
+    nodes: Sequence[onnx_ir.Node],
+    mode: Mode,
+) -> onnx_ir.Model:
+    import onnx_ir as ir
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    from pliant.export.choices import merged
+
+    graph = merged([model.graph for model in models], choices, weights_once=mode == "compact")
+    graph.inputs.append(switch)
+    graph.extend(nodes)
+    graph.sort()
+    model = ir.Model(graph, ir_version=models[-1].ir_version)
+    RemoveUnusedNodesPass()(model)
+    graph.outputs[0].name = OUTPUT
+    return model
+
+
+def _computed(kind: str, read: onnx_ir.Value, number: int, name: str) -> list[onnx_ir.Node]:
+    """Return nodes that compute a truth value from an input and a number."""
+    import numpy
+    import onnx_ir as ir
+
+    constant = ir.node(
+        "Constant", [], {"value": ir.tensor(numpy.array(number, dtype=numpy.int64))}, name=f"{name}/number"
+    )
+    computed = ir.node(kind, [read, *constant.outputs], name=name)
+    for node in (constant, computed):
+        node.outputs[0].name = node.name
+    return [constant, computed]
+
+
+class _Logits(nn.Module):
+    """A network that returns a tuple of its logits and nothing else."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        return (logits_of(self.network(inputs)),)
+
+
+class _WithStages(nn.Module):
+    """A sub-network that returns its logits and what comes out of every stage."""
+
+    def __init__(self, model: AdaptiveModule, subnet: SubNet) -> None:
+        super().__init__()
+        self.model = model
+        self.subnet = subnet
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        with _noted(self.model) as ends:
+            logits = logits_of(self.model(inputs, subnet=self.subnet))
+        return (logits, *ends)
+
+
+@contextmanager
+def _noted(model: AdaptiveModule) -> Iterator[list[Tensor]]:
+    """Collect what the last block of every stage returns, also where it is skipped."""
+    ends: list[Tensor] = []
+    blocks = [model.get_submodule(stage.blocks[-1].path) for stage in model.anatomy.stages]
+    hooks = [block.register_forward_hook(lambda _, given, output: ends.append(stream_of(output))) for block in blocks]
+    try:
+        yield ends
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _differences(
+    file: Path, adapted: AdaptiveModule, inputs: InputSpec, batch: int | None, rows: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, float]]:
+    """Run every sub-network of the file, and return how far each is from eager PyTorch."""
+    import numpy
+
+    session = open_onnx(file)
+    (given, _) = session.get_inputs()
+    batches = (batch,) if batch else TRIED_BATCHES
+    found = []
+    for row in rows:
+        name = "skip" if "skip" in row else "width"
+        switch = {name: numpy.array(row[name])}
+
+        def run(example: Tensor, switch: Mapping[str, Any] = switch) -> Tensor:
+            return torch.from_numpy(session.run([OUTPUT], {given.name: example.numpy(), **switch})[0])
+
+        def eager(example: Tensor, subnet: str = row["subnet"]) -> Tensor:
+            return logits_of(adapted(example, subnet=subnet))
+
+        found.append((row["subnet"], largest_difference(eager, run, inputs, batches)))
+    return found
