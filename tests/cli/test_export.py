@@ -22,6 +22,29 @@ def test_a_line_for_people(cli, run_folder, tmp_path) -> None:
     assert (tmp_path / "net.pt2").exists()
 
 
+def test_one_file_of_all_sub_networks_with_their_table(cli, measured, tmp_path) -> None:
+    from pliant.checkpoint import load
+    from pliant.core.fingerprint import fingerprint
+    from pliant.export import read_metadata
+    from pliant.measure.table import Table
+
+    table = Table.load(measured / "table.json")
+    info = {"fingerprint": fingerprint(load(measured)), "device": "cpu", "threads": 2}
+    Table(table.rows, info).save(measured / "table.json")
+    result = cli("export", measured, tmp_path / "net.onnx", "--switchable", "--mode", "compact", "--json")
+    assert result.status == 0, result.err
+    assert json.loads(result.out)["role"] == "switchable"
+    found = read_metadata(tmp_path / "net.onnx")
+    rows = {row["subnet"]: row for row in found["subnets"]}
+    assert len(rows) == 8 and rows["FTT"]["latency_ms"] == 3.0 and "latency_ms" not in rows["TFF"]
+    assert found["measured"] == {"device": "cpu", "threads": 2} and found["mode"] == "compact"
+
+
+def test_norm_statistics_of_one_sub_network_are_not_for_all(refused, run_folder, tmp_path) -> None:
+    assert "--switchable" in refused("export", run_folder, tmp_path / "net.onnx", "--switchable", "--recalibrate", 4)
+    assert "subnet" in refused("export", run_folder, tmp_path / "net.onnx", "--switchable", "--subnet", "TTT")
+
+
 @pytest.mark.parametrize("subnet", ["TTX", "TT", "TTTT", ""])
 def test_a_malformed_sub_network_is_refused_by_name(refused, run_folder, tmp_path, subnet: str) -> None:
     line = refused("export", run_folder, tmp_path / "net.onnx", "--subnet", subnet)

@@ -36,7 +36,7 @@ def as_if_trained(model: nn.Module) -> nn.Module:
             tensor.normal_(std=0.2)
         elif name.endswith("running_var"):
             tensor.uniform_(0.5, 1.5)
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.dim() == 1:
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return model.eval()
@@ -77,14 +77,35 @@ def refuse_differences(path: Path, model: AdaptiveModule, images: Tensor) -> lis
     return answers
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    "config", [pliant.Depth(), pliant.Width(), pliant.Width(norms="private")], ids=["depth", "width", "private norms"]
-)
-def test_every_sub_network(tmp_path, config, mode):
-    model = adapted(config)
-    report = export(model, tmp_path / "net.onnx", switchable=mode, image_size=16)
-    assert list(tmp_path.iterdir()) == [report.path]
+CONFIGS = {
+    "depth": pliant.Depth(),
+    "width": pliant.Width(choices=(0.25, 0.5, 1.0)),
+    "private norms": pliant.Width(choices=(0.5, 1.0), norms="private"),
+}
+
+
+@pytest.fixture(scope="module", params=[(axis, mode) for axis in CONFIGS for mode in MODES], ids=" ".join)
+def exported(request, tmp_path_factory):
+    """A model, the report of its file, and the mode; exporting is slow, and so is done once for many tests."""
+    axis, mode = request.param
+    model = adapted(CONFIGS[axis])
+    folder = tmp_path_factory.mktemp("exported")
+    return model, export(model, folder / "net.onnx", switchable=mode, image_size=16, info=INFO), mode
+
+
+TABLE = [{"subnet": "TTT", "acc1": 80.5, "latency_ms": 1.5}, {"subnet": "FFF", "acc1": 90.25, "latency_ms": 3.0}]
+INFO = {
+    "class_names": list("abcde"),
+    "mean": (0.1, 0.2, 0.3),
+    "table": TABLE,
+    "measured": {"device": "cpu"},
+    "secret": "x",
+}
+
+
+def test_every_sub_network(exported):
+    model, report, _ = exported
+    assert list(report.path.parent.iterdir()) == [report.path]
     for batch in (1, 4):
         answers = refuse_differences(report.path, model, torch.randn(batch, 3, 16, 16))
     for place, one in enumerate(answers):
@@ -100,7 +121,9 @@ NETWORKS = {
     "timm:vit_tiny_patch16_224": ({"img_size": 32, "embed_dim": 48, "depth": 6}, 32, pliant.Depth()),
     "timm:swin_tiny_patch4_window7_224": ({"img_size": 56, "embed_dim": 24}, 56, pliant.Depth()),
 }
-WIDE = {"timm:vit_tiny_patch16_224": ({"img_size": 32, "embed_dim": 64, "num_heads": 4, "depth": 2}, 32, pliant.Width())}
+WIDE = {
+    "timm:vit_tiny_patch16_224": ({"img_size": 32, "embed_dim": 64, "num_heads": 4, "depth": 2}, 32, pliant.Width())
+}
 
 
 @pytest.mark.slow
@@ -113,19 +136,20 @@ def test_library_networks(tmp_path, name, how, mode):
     refuse_differences(report.path, model, torch.randn(2, 3, size, size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
-def test_sizes(tmp_path, mode):
-    # Weights weigh more than the graph.
-    networks = {config: adapted(config, network=pliant.create_model("torchvision:resnet18")) for config in CONFIGS}
-    for config, model in networks.items():
-        plain = export(model, tmp_path / "plain.onnx", image_size=32).size_mb
-        assert export(model, tmp_path / "net.onnx", switchable=mode, image_size=32).size_mb <= plain * CONFIGS[config][mode]
-
-
-CONFIGS = {
-    pliant.Depth(): {"fast": 1.7, "compact": 1.02},
-    pliant.Width(choices=(0.5, 1.0)): {"fast": 1.3, "compact": 1.02},
-}
+@pytest.mark.parametrize(
+    ("config", "limits"),
+    [
+        (pliant.Depth(), {"fast": 1.7, "compact": 1.02}),
+        (pliant.Width(choices=(0.5, 1.0)), {"fast": 1.3, "compact": 1.02}),
+    ],
+    ids=["depth", "width"],
+)
+def test_sizes(tmp_path, mode, config, limits):
+    model = adapted(config, network=pliant.create_model("torchvision:resnet18"))
+    plain = export(model, tmp_path / "plain.onnx", image_size=32).size_mb
+    assert export(model, tmp_path / "net.onnx", switchable=mode, image_size=32).size_mb <= plain * limits[mode]
 
 
 def ran(path: Path, switch: dict[str, numpy.ndarray], folder: Path) -> Counter[str]:
@@ -136,59 +160,50 @@ def ran(path: Path, switch: dict[str, numpy.ndarray], folder: Path) -> Counter[s
     return Counter(event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time"))
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_what_is_skipped_does_not_run(tmp_path, mode):
-    model = adapted()
-    path = export(model, tmp_path / "net.onnx", switchable=mode, image_size=16).path
-    for subnet, switch in switches(path).items():
+def test_what_is_skipped_does_not_run_and_norms_are_folded(exported, tmp_path):
+    model, report, _ = exported
+    for subnet, switch in switches(report.path).items():
         network = pliant.extract(model, subnet)
-        counts = ran(path, switch, tmp_path)
+        counts = ran(report.path, switch, tmp_path)
         assert counts["Conv"] + counts["FusedConv"] == sum(isinstance(m, nn.Conv2d) for m in network.modules())
-        assert counts["BatchNormalization"] == 0, "norms are folded into the convolutions, when the file is loaded"
+        assert not counts["BatchNormalization"] and not counts["Slice"], "done when the file is loaded"
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_one_width_runs(tmp_path, mode):
-    path = export(adapted(pliant.Width()), tmp_path / "net.onnx", switchable=mode, image_size=16).path
-    for switch in switches(path).values():
-        counts = ran(path, switch, tmp_path)
-        assert counts["Conv"] + counts["FusedConv"] == 15 and counts["Slice"] == 0, counts
+def convolutions(graph: onnx.GraphProto) -> list[tuple[int, ...]]:
+    """Shapes of the weights of convolutions that lie in a graph and in its branches."""
+    inner = [shape for node in graph.node for part in node.attribute for shape in convolutions(part.g)]
+    return inner + [tuple(weights.dims) for weights in graph.initializer if len(weights.dims) == 4]
 
 
-def test_weights_lie_where_they_are_used_or_outside_once(tmp_path):
-    model = adapted()
-    fast, compact = (
-        onnx.load(export(model, tmp_path / f"{mode}.onnx", switchable=mode, image_size=16).path).graph for mode in MODES
-    )
-    assert not [weights.name for weights in fast.initializer if len(weights.dims) == 4]
-    inner = [
-        tuple(weights.dims)
-        for node in compact.node
-        for attribute in node.attribute
-        for weights in attribute.g.initializer
-        if len(weights.dims) == 4
-    ]
-    outer = [tuple(weights.dims) for weights in compact.initializer if len(weights.dims) == 4]
-    assert len(inner) + len(outer) == 15 and inner and outer, "each weight once"
+def test_weights_lie_where_they_are_used_or_once(exported):
+    model, report, mode = exported
+    graph = onnx.load(report.path).graph
+    once = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+    if mode == "compact":
+        assert len(convolutions(graph)) == once
+    else:
+        assert len(convolutions(graph)) > once
+        assert not [weights.name for weights in graph.initializer if len(weights.dims) == 4], "none lies outside"
 
 
-def test_the_file_describes_itself(tmp_path):
-    model = adapted()
-    table = [{"subnet": "TTT", "acc1": 80.5, "latency_ms": 1.5}, {"subnet": "FFF", "acc1": 90.25, "latency_ms": 3.0}]
-    info = {"class_names": list("abcde"), "mean": (0.1, 0.2, 0.3), "std": (1, 1, 1), "table": table}
-    info |= {"measured": {"device": "cpu", "threads": 2}, "secret": "x"}
-    path = export(model, tmp_path / "net.onnx", switchable="fast", image_size=16, info=info).path
-    found = read_metadata(path)
-    first, *_, last = found["subnets"]
-    assert (first["subnet"], first["skip"], first["acc1"], first["latency_ms"]) == ("TTT", [True] * 3, 80.5, 1.5)
-    assert (last["subnet"], last["skip"], last["acc1"]) == ("FFF", [False] * 3, 90.25)
-    assert 0 < first["gmacs"] < last["gmacs"] and 0 < first["params_m"] < last["params_m"]
-    assert (found["mode"], found["image_size"], found["class_names"]) == ("fast", 16, list("abcde"))
-    assert found["mean"] == [0.1, 0.2, 0.3] and found["measured"] == {"device": "cpu", "threads": 2}
+def test_the_file_describes_itself(exported):
+    model, report, mode = exported
+    found = read_metadata(report.path)
+    assert (found["mode"], found["image_size"], found["class_names"]) == (mode, 16, list("abcde"))
+    assert found["mean"] == [0.1, 0.2, 0.3] and found["measured"] == {"device": "cpu"}
     assert "secret" not in found and found["pliant_version"]
-    graph = onnx.load(path).graph
-    assert [value.name for value in graph.input] == ["images", "skip"] and [v.name for v in graph.output] == ["logits"]
-    assert str(Path(torch.__file__).parent).encode() not in path.read_bytes()
+    first, *_, last = found["subnets"]
+    assert 0 < first["gmacs"] < last["gmacs"] and 0 < first["params_m"] < last["params_m"]
+    switch = "skip" if "skip" in first else "width"
+    if switch == "skip":
+        assert (first["skip"], first["acc1"], first["latency_ms"]) == ([True] * 3, 80.5, 1.5)
+        assert (last["skip"], last["acc1"]) == ([False] * 3, 90.25)
+    else:
+        assert (first["width"], last["width"]) == (0, len(model.subnets) - 1)
+    graph = onnx.load(report.path).graph
+    assert [value.name for value in graph.input] == ["images", switch]
+    assert [value.name for value in graph.output] == ["logits"]
+    assert str(Path(torch.__file__).parent).encode() not in report.path.read_bytes()
 
 
 def test_a_fixed_batch(tmp_path):

@@ -1,9 +1,10 @@
-"""`pliant export`: one sub-network as a file that runs without pliant."""
+"""`pliant export`: one sub-network, or all of them, as a file that runs without pliant."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,9 +17,17 @@ from pliant.cli.show import note
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from pliant.measure.table import Table
     from pliant.policy.confidence import ConfidencePolicy
 
 __all__ = ["export"]
+
+
+class Mode(StrEnum):
+    """How a switchable file stores its weights."""
+
+    fast = "fast"
+    compact = "compact"
 
 
 def export(
@@ -36,6 +45,13 @@ def export(
         float | None,
         typer.Option(help="Which policy of several: that of the largest budget within so many GMACs an image."),
     ] = None,
+    switchable: Annotated[
+        bool, typer.Option("--switchable", help="One file with all sub-networks; which one runs is an input.")
+    ] = False,
+    mode: Annotated[
+        Mode,
+        typer.Option(help="Of a switchable file: fast in any runtime, or compact, with all weights stored once."),
+    ] = Mode.fast,
     image_size: Annotated[int | None, typer.Option(help="Pixels of a side; default: as trained.")] = None,
     recalibrate: Annotated[
         int,
@@ -51,7 +67,7 @@ def export(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
 ) -> None:
-    """Write one sub-network, or a policy, as a file and keep it only if its own runtime agrees with PyTorch."""
+    """Write one sub-network, all, or a policy, as a file and keep it only if its own runtime agrees with PyTorch."""
     import json as json_
 
     from pliant.export import export as write
@@ -64,18 +80,24 @@ def export(
         raise ValueError(f"--budget {budget:g}: it chooses among policies; add --policy with their file")
     if policy and recalibrate:
         raise ValueError("--recalibrate: not with --policy, which was found for the norm statistics of the run")
+    if switchable and recalibrate:
+        raise ValueError("--recalibrate: not with --switchable, whose sub-networks share norm statistics")
     chosen, known = _chosen_policy(policy, budget) if policy else (None, {})
     network, info = load_run(run, model)
     batches, statistics = None, _Statistics()
     if recalibrate:
         batches, statistics = _taken_anew(run, network, subnet, recalibrate, data, info)
-    info = info | (known if chosen else _measured(run, network, subnet, statistics))
+    if switchable:
+        info = info | _all_measured(run, network)
+    else:
+        info = info | (known if chosen else _measured(run, network, subnet, statistics))
     written = write(
         network,
         file,
         subnet=subnet,
         batch=batch,
         policy=chosen,
+        switchable=mode.value if switchable else None,
         image_size=image_size,
         recalibrate_on=batches,
         info=info,
@@ -145,18 +167,46 @@ def _taken_anew(
     return training_images(images, count, augment_of(run)), _Statistics(count, images.name)
 
 
-def _measured(run: Path, model: nn.Module, subnet: str | None, statistics: _Statistics) -> dict[str, Any]:
-    """Return the row of the table of this very network, if it was measured; the file then carries it."""
-    from pliant.core.adaptive import AdaptiveModule
+def _table_of(run: Path, model: nn.Module) -> Table | None:
+    """Return the table of a run, if it is of this very network."""
     from pliant.core.fingerprint import fingerprint
     from pliant.measure.table import Table
-    from pliant.recalibrate import why_not
 
     path = table_path(run)
     if not path.is_file():
-        return {}
+        return None
     table = Table.load(path)
-    if table.info.get("fingerprint") != fingerprint(model):
+    return table if table.info.get("fingerprint") == fingerprint(model) else None
+
+
+# What a latency depends on, and an accuracy.
+_CIRCUMSTANCES = ("device", "cpu", "threads", "batch_size", "dtype", "compiled", "data", "date")
+
+
+def _all_measured(run: Path, model: nn.Module) -> dict[str, Any]:
+    """Return the table of this network and its circumstances, without what was measured with other norm statistics."""
+    from pliant.recalibrate import why_not
+
+    table = _table_of(run, model)
+    if table is None:
+        return {}
+    anew = "recalibrated_on" in table.info
+    rows = [
+        {key: value for key, value in row.items() if not key.startswith("acc")}
+        if anew and not why_not(model, row["subnet"])
+        else row
+        for row in table.rows
+    ]
+    return {"table": rows, "measured": {key: table.info[key] for key in _CIRCUMSTANCES if key in table.info}}
+
+
+def _measured(run: Path, model: nn.Module, subnet: str | None, statistics: _Statistics) -> dict[str, Any]:
+    """Return the row of the table of this very network, if it was measured; the file then carries it."""
+    from pliant.core.adaptive import AdaptiveModule
+    from pliant.recalibrate import why_not
+
+    table = _table_of(run, model)
+    if table is None:
         return {}
     if not isinstance(model, AdaptiveModule):
         return table.rows[0]
@@ -167,8 +217,8 @@ def _measured(run: Path, model: nn.Module, subnet: str | None, statistics: _Stat
     if "acc1" not in row or measured == statistics or why_not(model, chosen):
         return row
     note(
-        f"{path} has the accuracy of {chosen} with {measured}; this file has {statistics}, and does not carry that "
-        f"accuracy. For one and the same network, {_remedy(measured, statistics)}."
+        f"{table_path(run)} has the accuracy of {chosen} with {measured}; this file has {statistics}, and does not "
+        f"carry that accuracy. For one and the same network, {_remedy(measured, statistics)}."
     )
     return {key: value for key, value in row.items() if not key.startswith("acc")}
 
