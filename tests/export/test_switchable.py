@@ -1,6 +1,7 @@
 """One file with all sub-networks: each computes what the network does, and what it skips does not run."""
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -84,7 +85,14 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="module", params=[(axis, mode) for axis in CONFIGS for mode in MODES], ids=" ".join)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((axis, mode), id=f"{axis} {mode}", marks=[pytest.mark.slow] if axis == "private norms" else [])
+        for axis in CONFIGS
+        for mode in MODES
+    ],
+)
 def exported(request, tmp_path_factory):
     """A model, the report of its file, and the mode; exporting is slow, and so is done once for many tests."""
     axis, mode = request.param
@@ -170,19 +178,21 @@ def test_what_is_skipped_does_not_run_and_norms_are_folded(exported, tmp_path):
 
 
 def convolutions(graph: onnx.GraphProto) -> list[tuple[int, ...]]:
-    """Shapes of the weights of convolutions that lie in a graph and in its branches."""
+    """Shapes of the weights of convolutions that lie in a graph and in its branches; without very small ones."""
     inner = [shape for node in graph.node for part in node.attribute for shape in convolutions(part.g)]
-    return inner + [tuple(weights.dims) for weights in graph.initializer if len(weights.dims) == 4]
+    shapes = [tuple(weights.dims) for weights in graph.initializer]
+    return inner + [shape for shape in shapes if len(shape) == 4 and math.prod(shape) > 256]
 
 
 def test_weights_lie_where_they_are_used_or_once(exported):
     model, report, mode = exported
     graph = onnx.load(report.path).graph
-    once = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+    layers = [module for module in pliant.extract(model, "largest").modules() if isinstance(module, nn.Conv2d)]
+    once = sorted(tuple(layer.weight.shape) for layer in layers if layer.weight.numel() > 256)
     if mode == "compact":
-        assert len(convolutions(graph)) == once
+        assert sorted(convolutions(graph)) == once
     else:
-        assert len(convolutions(graph)) > once
+        assert len(convolutions(graph)) > len(once)
         assert not [weights.name for weights in graph.initializer if len(weights.dims) == 4], "none lies outside"
 
 
@@ -206,6 +216,7 @@ def test_the_file_describes_itself(exported):
     assert str(Path(torch.__file__).parent).encode() not in report.path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_fixed_batch(tmp_path):
     path = export(adapted(), tmp_path / "net.onnx", switchable="fast", image_size=16, batch=2).path
     assert [dim.dim_value for dim in onnx.load(path).graph.input[0].type.tensor_type.shape.dim] == [2, 3, 16, 16]
@@ -257,7 +268,6 @@ def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch):
         ({"configs": [pliant.Depth(), pliant.Width()]}, "this model has width and depth"),
         ({"configs": [pliant.Width(per_stage=True)]}, "this model has 64 widths, .* 16 at most"),
         ({"image_size": 0.5}, "image_size: got 0.5"),
-        ({"tolerance": 1e-12}, "differs from eager PyTorch"),
     ],
 )
 def test_bad_input_gets_one_line(tmp_path, change, message):
