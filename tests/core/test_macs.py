@@ -5,11 +5,7 @@ from torch import nn
 from torchvision.models import resnet18, vit_b_16
 
 import pliant
-<<<<<<<< HEAD:tests/core/test_macs.py
 from pliant.core.macs import count_gmacs, count_macs, count_params_m
-========
-from pliant.macs import count_gmacs, count_macs, count_params_m
->>>>>>>> 04ebb84 (Export: one switchable file, merged from the graphs of sub-networks where they differ):tests/test_macs.py
 
 BATCH, TOKENS, CHANNELS, HEADS, HIDDEN = 2, 5, 8, 2, 16
 PROJECTIONS = 4 * BATCH * TOKENS * CHANNELS * CHANNELS

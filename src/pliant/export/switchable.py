@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule, as_adaptive
 from pliant.core.inputs import InputSpec, input_spec, logits_of
+from pliant.core.macs import count_gmacs, count_params_m
 from pliant.core.stream import stream_of
 from pliant.core.subnet import SubNet
 from pliant.export.onnx import OUTPUT, open_onnx, runtime_name, save_onnx, to_onnx
@@ -21,7 +22,6 @@ from pliant.export.program import trace
 from pliant.export.report import ExportReport
 from pliant.export.verify import TRIED_BATCHES, ExportError, first_line, largest_difference
 from pliant.extract import extract
-from pliant.core.macs import count_gmacs, count_params_m
 
 if TYPE_CHECKING:
     import onnx_ir

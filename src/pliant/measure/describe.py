@@ -13,7 +13,6 @@ from pliant.core.macs import count_gmacs, count_params_m
 from pliant.core.modes import evaluating
 from pliant.core.subnet import SubNet
 from pliant.extract import original
-from pliant.macs import count_gmacs, count_params_m
 from pliant.measure.candidates import Candidate, find_candidates, model_name
 from pliant.measure.environment import describe_environment
 from pliant.measure.table import Table

@@ -16,7 +16,6 @@ from pliant.core.fingerprint import fingerprint
 from pliant.core.macs import count_macs
 from pliant.core.modes import evaluating
 from pliant.core.subnet import SubNet
-from pliant.macs import count_macs
 from pliant.measure.candidates import model_name
 from pliant.measure.environment import describe_environment, device_name
 from pliant.measure.examples import note_examples
