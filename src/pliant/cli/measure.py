@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pliant.cli.gate import show_gate
 from pliant.cli.networks import load_run, table_path
 from pliant.cli.policies import show_policies
 from pliant.cli.show import headline, note, progress_bar, show
@@ -46,6 +47,7 @@ class PolicyKind(StrEnum):
     """What chooses the sub-network, image by image."""
 
     confidence = "confidence"
+    gate = "gate"
 
 
 class Confidence(StrEnum):
@@ -73,20 +75,30 @@ def measure(
     ] = 0,
     policy: Annotated[
         PolicyKind | None,
-        typer.Option(help="Measure policies for budgets instead: an image is answered by the first that is sure."),
+        typer.Option(
+            help="Instead of all sub-networks: policies for budgets, by which the first that is sure answers an image "
+            "(confidence); or the network's own gate, which chooses the width (gate)."
+        ),
     ] = None,
     budgets: Annotated[
-        int | None, typer.Option(help="With --policy: how many, from what the first costs to what the last does; 5.")
+        int | None,
+        typer.Option(help="With --policy confidence: how many, from what the first costs to what the last does; 5."),
     ] = None,
     budget: Annotated[
         list[float] | None,
-        typer.Option(help="With --policy: an average of GMACs an image, named one by one; instead of --budgets."),
+        typer.Option(
+            help="With --policy confidence: an average of GMACs an image, named one by one; instead of --budgets."
+        ),
     ] = None,
-    confidence: Annotated[Confidence | None, typer.Option(help="With --policy: sure by what; max_softmax.")] = None,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="With --policy: find a temperature for each.")] = False,
+    confidence: Annotated[
+        Confidence | None, typer.Option(help="With --policy confidence: sure by what; max_softmax.")
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="With --policy confidence: find a temperature for each.")
+    ] = False,
     subnet: Annotated[
         list[str] | None,
-        typer.Option(help="With --policy: what is tried, in order, named one by one; default: all exits."),
+        typer.Option(help="With --policy confidence: what is tried, in order, named one by one; default: all exits."),
     ] = None,
     model: Annotated[
         str | None,
@@ -94,21 +106,27 @@ def measure(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
 ) -> None:
-    """Measure all sub-networks: accuracy, MACs, parameters, latency, memory; writes table.json, or policies.json."""
+    """Measure all sub-networks, or a policy: accuracy, MACs, latency; writes table.json, policies.json or gate.json."""
     from pliant.measure.run import measure as measure_all
     from pliant.recalibrate import why_not
 
-    if policy is None:
-        _refuse(
-            "needs --policy", budgets=budgets, budget=budget, confidence=confidence, calibrate=calibrate, subnet=subnet
-        )
-    else:
-        if budget:
-            _refuse("is how many, --budget which: give one of them", budgets=budgets)
+    if policy is not PolicyKind.confidence:
+        of_confidence = {"budgets": budgets, "budget": budget, "confidence": confidence}
+        _refuse("needs --policy confidence", **of_confidence, calibrate=calibrate, subnet=subnet)
+    elif budget:
+        _refuse("is how many, --budget which: give one of them", budgets=budgets)
+    if policy is not None:
         others = {"recalibrate": recalibrate, "split": split is Part.val, "batch-size": batch_size != 1}
         _refuse("does not go with --policy, which times single images of the test part", **others)
+        if rounds < 1:
+            raise ValueError(f"rounds={rounds}: allowed are whole numbers from 1 on")
     network, info = load_run(run, model)
     if policy is not None:
+        _place_(network, device, dtype)
+        how = {"name": info["model"], "threads": threads, "rounds": rounds, "as_json": json}
+        if policy is PolicyKind.gate:
+            show_gate(run, network, load_data_of(run, data, info), **how)
+            return
         show_policies(
             run,
             network,
@@ -117,12 +135,7 @@ def measure(
             confidence=(confidence or Confidence.max_softmax).value,
             calibrate=calibrate,
             subnets=subnet or (),
-            name=info["model"],
-            threads=threads,
-            dtype=dtype.value,
-            device=device,
-            rounds=rounds,
-            as_json=json,
+            **how,
         )
         return
     reason = why_not(network) if recalibrate else ""
@@ -154,6 +167,14 @@ def measure(
             f"statistics of others: try --recalibrate {min(_ENOUGH, len(images.train))}, here and with pliant export."
         )
     note(f"Written to {table_path(run)}. Next: pliant pick {run} --latency-ms ..., or pliant report {run}")
+
+
+def _place_(network: nn.Module, device: str, dtype: Dtype) -> None:
+    import torch
+
+    from pliant.measure.environment import resolve_device
+
+    network.to(resolve_device(device), getattr(torch, dtype.value))
 
 
 def _refuse(why: str, **options: object) -> None:

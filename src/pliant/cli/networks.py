@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from pliant.core.config import Config
 
-__all__ = ["Network", "load_run", "named_or_loaded", "table_path"]
+__all__ = ["Network", "beside_table", "load_run", "named_or_loaded", "table_path"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,12 @@ def load_run(run: Path, model: str | None = None) -> tuple[nn.Module, dict[str, 
 def table_path(run: Path) -> Path:
     """Where the table of a run lies: in its folder, or beside a checkpoint file."""
     return run.with_name(f"{run.name}.table.json") if run.is_file() else run / "table.json"
+
+
+def beside_table(run: Path, name: str) -> Path:
+    """Where something else that was measured lies: `name` in the folder of a run, or beside a checkpoint file."""
+    table = table_path(run)
+    return table.with_name(table.name.removesuffix("table.json") + name)
 
 
 def named_or_loaded(

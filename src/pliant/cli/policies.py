@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pliant.cli.networks import table_path
+from pliant.cli.networks import beside_table
 from pliant.cli.show import headline, note, progress_bar, show
 
 if TYPE_CHECKING:
@@ -14,13 +14,7 @@ if TYPE_CHECKING:
 
     from pliant.data import ImageData
 
-__all__ = ["policies_path", "show_policies"]
-
-
-def policies_path(run: Path) -> Path:
-    """Where the policies of a run lie: beside its table."""
-    beside = table_path(run)
-    return beside.with_name(beside.name.replace("table.json", "policies.json"))
+__all__ = ["show_policies"]
 
 
 def show_policies(
@@ -34,20 +28,12 @@ def show_policies(
     subnets: Sequence[str],
     name: str | None,
     threads: int | None,
-    dtype: str,
-    device: str,
     rounds: int,
     as_json: bool,
 ) -> None:
     """Find policies, measure them, write them down and print them."""
-    import torch
-
-    from pliant.measure.environment import resolve_device
     from pliant.measure.policies import measure_policies
 
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds}: allowed are whole numbers from 1 on")
-    network.to(resolve_device(device), getattr(torch, dtype))
     with progress_bar() as on_progress:
         table = measure_policies(
             network,
@@ -61,7 +47,7 @@ def show_policies(
             rounds=rounds,
             on_progress=on_progress,
         )
-    path = policies_path(run)
+    path = beside_table(run, "policies.json")
     table.save(path)
     show(table.rows if as_json else map(_for_people, table.rows), as_json=as_json, title=headline(table.info))
     note(

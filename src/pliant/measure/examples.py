@@ -1,15 +1,13 @@
-"""Which images leave where: the first few of each sub-network as small pictures, to be looked at."""
+"""Which images go where: the first few of each sub-network as small pictures, to be looked at."""
 
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-
-from pliant.policy.certainty import confidence_of
-from pliant.policy.confidence import ConfidencePolicy
 
 if TYPE_CHECKING:
     from pliant.data import ImageData, Split
@@ -23,41 +21,43 @@ SIDE = 64
 
 
 def note_examples(
-    policy: ConfidencePolicy, row: int, logits: Tensor, labels: Tensor, data: ImageData, split: Split
+    subnets: Sequence[str],
+    chosen: Tensor,
+    predicted: Tensor,
+    certainties: Tensor,
+    labels: Tensor,
+    data: ImageData,
+    split: Split,
 ) -> list[dict[str, Any]]:
     """Note which images each sub-network answers: the first `COUNT` in the order of the data, none chosen by hand.
 
     Args:
-        policy: which decides.
-        row: its place in the table.
-        logits: of every sub-network for every image, `[sub-networks, images, classes]`.
+        subnets: which were chosen among.
+        chosen: for each image, the place of its sub-network, int64 `[images]`.
+        predicted: the class that it answered, int64 `[images]`.
+        certainties: how sure it was, `[images]`.
         labels: class of each image, int64 `[images]`.
         data: says what the classes are called, and how the images were normalised.
-        split: the images, in the order of the logits.
+        split: the images, in that order.
 
     Returns:
-        For each image `row`; `index`, its place in the split; `subnet`, which answered; `label` and `predicted`, names
-        of classes; `certainty`, of that answer by the policy's measure; `png`, the picture as base64.
+        For each image `index`, its place in the split; `subnet`, which answered; `label` and `predicted`, names of
+        classes; `certainty`; `png`, the picture as base64.
     """
-    answers, chosen = policy.apply(logits)
-    predicted = answers.argmax(dim=1)
     examples = []
-    for place, subnet in enumerate(policy.subnets):
+    for place, subnet in enumerate(subnets):
         indices = (chosen == place).nonzero().flatten()[:COUNT]
         if not len(indices):
             continue
-        temperature = policy.temperatures[place] if policy.temperatures else 1.0
-        certainties = confidence_of(answers[indices], policy.measure, temperature).tolist()
         (images, _), *_ = split.subset(indices).batches(len(indices))
-        for index, certainty, image in zip(indices.tolist(), certainties, images, strict=True):
+        for index, image in zip(indices.tolist(), images, strict=True):
             examples.append(
                 {
-                    "row": row,
                     "index": index,
                     "subnet": subnet,
                     "label": data.class_names[labels[index]],
                     "predicted": data.class_names[predicted[index]],
-                    "certainty": certainty,
+                    "certainty": float(certainties[index]),
                     "png": _png(image, data),
                 }
             )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from pliant.core.adaptive import AdaptiveModule, as_adaptive
+from pliant.core.adaptive import as_adaptive
 from pliant.core.fingerprint import fingerprint
 from pliant.core.macs import count_macs
 from pliant.core.modes import evaluating
@@ -19,24 +17,27 @@ from pliant.core.subnet import SubNet
 from pliant.measure.candidates import model_name
 from pliant.measure.environment import describe_environment, device_name
 from pliant.measure.examples import note_examples
-from pliant.measure.latency import interleaved_ms, summarise_ms, using_threads
+from pliant.measure.one_by_one import (
+    Batches,
+    Progress,
+    batches_of,
+    refuse_conditions,
+    refuse_other_classes,
+    time_one_by_one,
+)
 from pliant.measure.policy_table import PolicyTable
-from pliant.policy.certainty import refuse_unknown_measure
+from pliant.policy.certainty import confidence_of, refuse_unknown_measure
 from pliant.policy.confidence import ConfidencePolicy
 from pliant.policy.fit import anytime_rows, budgeted_row, budgets_between, fit_policies
 from pliant.policy.runner import all_logits, passes_of, predict
 from pliant.policy.thresholds import refuse_budgets, refuse_costs
 
 if TYPE_CHECKING:
-    from pliant.data import ImageData, Split
+    from pliant.data import ImageData
 
 __all__ = ["cumulative_gmacs", "find_policies", "measure_policies", "usual_subnets"]
 
 NO_IMAGES = "the validation set is empty; hold out some images"
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-Progress = Callable[[str, int, int], object]
-"""Called with what is being measured, how much of it is done, and of how much."""
 
 
 def usual_subnets(model: nn.Module) -> list[str]:
@@ -151,40 +152,41 @@ def measure_policies(
     Raises:
         ValueError: as `find_policies`; data without a test part, or with another number of classes than the network.
     """
-    # Refused here, not where they are used, because minutes of measuring accuracy may lie between.
-    for option, value, least in (("rounds", rounds, 0), ("warmup", warmup, 0), ("threads", threads, 1)):
-        if value is not None and value < least:
-            raise ValueError(f"{option}={value}: allowed are whole numbers from {least} on")
+    refuse_conditions(rounds=rounds, warmup=warmup, threads=threads)
     if data.test is None:
         raise ValueError(
             f"{data.name} has no test part: thresholds are found on the validation part, and cannot be "
             "measured on the images that they were found on"
         )
-    outputs = model.anatomy.num_classes if isinstance(model, AdaptiveModule) else 0
-    if outputs and outputs != len(data.class_names):
-        raise ValueError(f"the network has {outputs} outputs, but the data has {len(data.class_names)} classes")
+    refuse_other_classes(model, data)
     if not len(data.val):
         raise ValueError(NO_IMAGES)
     parameter = next(model.parameters())
     example, _ = next(iter(data.val.batches(1, dtype=parameter.dtype)))
-    validation = _batches(model, data.val, eval_batch_size, "validation", on_progress)
+    validation = batches_of(model, data.val, eval_batch_size, "validation", on_progress)
     policies = _find(model, example, validation, budgets, subnets, measure, calibrate)
     names, costs = policies[0].subnets, policies[0].costs
-    logits, labels = _answers(model, names, _batches(model, data.test, eval_batch_size, "test", on_progress))
+    logits, labels = _answers(model, names, batches_of(model, data.test, eval_batch_size, "test", on_progress))
     rows = [budgeted_row(policy, logits, labels) for policy in policies]
     info: dict[str, Any] = {"model": name or model_name(model), "fingerprint": policies[0].fingerprint}
     info |= {"measure": measure, "calibrated": calibrate, "subnets": list(names), "cumulative_gmacs": list(costs)}
     info |= {"data": data.name, "image_size": data.image_size, "split": "test", "images": len(labels)}
     info |= {"found_on": "val", "found_on_images": len(data.val)}
     if rounds:
-        info |= _add_latency(rows, model, policies, data.test, threads, rounds, warmup, on_progress)
+        calls = {str(place): partial(_run, model, policy) for place, policy in enumerate(policies)}
+        latencies, conditions = time_one_by_one(
+            model, calls, data.test, threads=threads, rounds=rounds, warmup=warmup, on_progress=on_progress
+        )
+        for place, row in enumerate(rows):
+            row |= latencies[str(place)]
+        info |= conditions
     info |= {"batch_size": 1, "dtype": str(parameter.dtype).removeprefix("torch.")}
     info |= {"device": device_name(parameter.device)} | describe_environment()
     anytime = anytime_rows(logits, labels, subnets=names, costs=costs)
     # Of one policy alone, so that the file stays small: in the middle of the sweep, where all sub-networks answer.
     middle = len(policies) // 2
-    examples = note_examples(policies[middle], middle, logits, labels, data, data.test)
-    return PolicyTable(rows, anytime, policies, info, examples)
+    examples = _examples(policies[middle], logits, labels, data)
+    return PolicyTable(rows, anytime, policies, info, [{"row": middle, **example} for example in examples])
 
 
 def _find(
@@ -226,41 +228,17 @@ def _answers(model: nn.Module, subnets: Sequence[str], batches: Batches) -> tupl
     return torch.cat(logits, dim=1), torch.cat(labels)
 
 
-def _batches(model: nn.Module, split: Split, batch_size: int, what: str, on_progress: Progress) -> Batches:
-    parameter, done = next(model.parameters()), 0
-    for images, labels in split.batches(batch_size, device=parameter.device, dtype=parameter.dtype):
-        yield images, labels
-        done += len(labels)
-        on_progress(what, done, len(split))
+def _run(model: nn.Module, policy: ConfidencePolicy, image: Tensor) -> object:
+    return predict(model, image, policy)
 
 
-def _add_latency(
-    rows: list[dict[str, Any]],
-    model: nn.Module,
-    policies: Sequence[ConfidencePolicy],
-    split: Split,
-    threads: int | None,
-    rounds: int,
-    warmup: int,
-    on_progress: Progress,
-) -> dict[str, Any]:
-    """Time every policy on the same images, one image a round: easy and hard ones take their turns."""
-    chosen = torch.linspace(0, len(split) - 1, min(rounds, len(split))).long()
-    parameter = next(model.parameters())
-    images = [x for x, _ in split.subset(chosen).batches(1, device=parameter.device, dtype=parameter.dtype)]
-
-    def timed(policy: ConfidencePolicy) -> Callable[[], object]:
-        turn = cycle(images[-warmup % len(images) :] + images[: -warmup % len(images)])
-        return lambda: predict(model, next(turn), policy)
-
-    with using_threads(threads) as used, evaluating(model):
-        times = interleaved_ms(
-            {str(place): timed(policy) for place, policy in enumerate(policies)},
-            rounds=len(images),
-            warmup=warmup,
-            device=parameter.device,
-            on_round=lambda done: on_progress("latency", done, len(images) + warmup),
-        )
-    for place, row in enumerate(rows):
-        row |= {"latency_ms_mean": statistics.fmean(times[str(place)])} | summarise_ms(times[str(place)])
-    return {"threads": used, "rounds": len(images)}
+def _examples(policy: ConfidencePolicy, logits: Tensor, labels: Tensor, data: ImageData) -> list[dict[str, Any]]:
+    """Note which test images each sub-network answers; `logits` of every one, `[sub-networks, images, classes]`."""
+    assert data.test is not None
+    answers, chosen = policy.apply(logits)
+    certainties = torch.empty(len(labels))
+    for place in range(len(policy.subnets)):
+        own = chosen == place
+        temperature = policy.temperatures[place] if policy.temperatures else 1.0
+        certainties[own] = confidence_of(answers[own], policy.measure, temperature)
+    return note_examples(policy.subnets, chosen, answers.argmax(dim=1), certainties, labels, data, data.test)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from pliant.core.files import read_text, write_text
+from pliant.measure.document import read_document, write_document
 from pliant.policy.confidence import ConfidencePolicy
 
 __all__ = ["PolicyTable"]
@@ -45,8 +44,7 @@ class PolicyTable:
         policies = [policy.to_dict() for policy in self.policies]
         document = {"version": FORMAT_VERSION, "info": self.info, "rows": self.rows, "anytime": self.anytime}
         document |= {"policies": policies, "examples": self.examples}
-        text = json.dumps(document, indent=2, allow_nan=False)
-        write_text(path, text + "\n", "policies")
+        write_document(path, document, "policies")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -55,14 +53,7 @@ class PolicyTable:
         Raises:
             ValueError: no such file, or no policies; names the path.
         """
-        text = read_text(path, "policies")
-        try:
-            document = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"{path}: no policies can be read here ({error})") from None
-        match document:
-            case {"version": int(version)} if version > FORMAT_VERSION:
-                raise ValueError(f"{path}: version {version} is newer than this pliant knows ({FORMAT_VERSION})")
+        match document := read_document(path, FORMAT_VERSION, "policies"):
             case {"info": dict(info), "rows": list(rows), "anytime": list(anytime), "policies": list(policies)}:
                 examples = document.get("examples", [])  # files of before have none
                 if isinstance(examples, list):
