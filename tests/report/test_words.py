@@ -76,9 +76,9 @@ def test_uncertainty_is_the_binomial_one(folders):
 
 def test_a_restless_machine_is_mentioned(folders):
     rows = folders.rows()
-    assert words.scatter_of_latency(read(folders, rows)) == ""
+    assert words.scatter_of_latency(read(folders, rows).rows) == ""
     rows[3]["latency_ms_p95"] = 3 * rows[3]["latency_ms"]
-    assert "up to 3.0 times the median" in words.scatter_of_latency(read(folders, rows))
+    assert "up to 3.0 times the median" in words.scatter_of_latency(read(folders, rows).rows)
 
 
 def test_the_commands_work_on_this_table(folders):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -15,13 +15,25 @@ from pliant.core.subnet import SubNetSpace
 from pliant.measure.table import Table
 from pliant.train.recipe import Recipe
 
-__all__ = ["Alone", "ReportError", "Row", "Run", "read_run", "read_table_file"]
+__all__ = ["Alone", "ReportError", "Row", "Run", "read_run", "read_table_file", "require_numbers"]
 
 Row = Mapping[str, Any]
 
 
 class ReportError(ValueError):
     """A report that cannot be made; one line that says what is missing and what makes it."""
+
+
+def require_numbers(row: Any, keys: Iterable[Any], name: str, part: str) -> None:
+    """Refuse a row of a `part` of a file that lacks a finite number: people and other programs write files too.
+
+    Raises:
+        ReportError: names the file and the first key without one.
+    """
+    for key in keys:
+        value = row.get(key) if isinstance(row, Mapping) else None
+        if not isinstance(value, int | float) or not isfinite(value):
+            raise ReportError(f"{name}: a row of {part} has no number {key!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,11 @@ from typing import Any
 
 from pliant.core.files import write_atomically
 from pliant.measure.policy_table import PolicyTable
-from pliant.report import budgets, listing, sheet, words
+from pliant.report import budgets, listing, routes, sheet, words
 from pliant.report.average import accuracy_over_average
 from pliant.report.content import ReportError, Run
 from pliant.report.curves import accuracy_curves, loss_curves
+from pliant.report.gated import Gated, gate_tradeoff, routes_of_classes
 from pliant.report.png import write_png
 from pliant.report.policies import Policies
 from pliant.report.scatter import accuracy_over, costs_of
@@ -38,6 +39,7 @@ Charts = dict[str, list[Pair]]
 # What an earlier report drew of measurements that are no longer there is taken away, by these names.
 _OF_A_RUN = ("accuracy-over-macs", "accuracy-over-latency", "training")
 _OF_POLICIES = ("accuracy-over-average-macs", "accuracy-over-average-latency", "exit-shares")
+_OF_A_GATE = ("gate-over-macs", "gate-over-latency", "gate-shares")
 
 
 def report(
@@ -93,6 +95,8 @@ def _charts(source: Source) -> Charts:
         charts |= {name: [] for name in _OF_A_RUN}
     if source.policies or source.is_folder:
         charts |= {name: [] for name in _OF_POLICIES}
+    if source.gated or source.is_folder:
+        charts |= {name: [] for name in _OF_A_GATE}
     if source.run is not None:
         run, costs = source.run, costs_of(source.run.rows)
         for key, name in zip(("gmacs", "latency_ms"), _OF_A_RUN, strict=False):
@@ -103,6 +107,11 @@ def _charts(source: Source) -> Charts:
         for key, name in zip(("gmacs", "latency_ms_mean"), _OF_POLICIES, strict=False):
             charts[name] = _both(accuracy_over_average, policies, costs[key]) if key in costs else []
         charts["exit-shares"] = _both(exit_shares, policies)
+    if source.gated is not None:
+        gated, costs = source.gated, source.gated.costs
+        for key, name in zip(("gmacs", "latency_ms_mean"), _OF_A_GATE, strict=False):
+            charts[name] = _both(gate_tradeoff, gated, costs[key]) if key in costs else []
+        charts["gate-shares"] = _both(routes_of_classes, gated)
     return charts
 
 
@@ -133,39 +142,60 @@ def _page(source: Source, charts: Charts) -> str:
         lstrip_blocks=True,
     )
     environment.filters["code"] = _code
-    head = _head_of_run(source.run, source.policies) if source.run else _head_of_policies(source.policies)
     return environment.get_template("page.html.jinja").render(
         date=date.today().isoformat(),
         light=css_variables(LIGHT),
         dark=css_variables(DARK),
         run=_parts_of_run(source.run, charts) if source.run else None,
         policies=_parts_of_policies(source.policies, charts) if source.policies else None,
-        **head,
+        gated=_parts_of_gate(source.gated, charts) if source.gated else None,
+        **_head(source),
     )
 
 
-def _head_of_run(run: Run, policies: Policies | None) -> dict[str, Any]:
+def _head(source: Source) -> dict[str, Any]:
+    """What stands at the top and at the end of the page: of the first of these that there is."""
+    others = [budgets.sentence(source.policies)] if source.policies else []
+    others += [routes.sentence(source.gated)] if source.gated else []
+    if source.run:
+        return _head_of_run(source.run, others)
+    if source.policies:
+        return _head_of_policies(source.policies, others[1:])
+    assert source.gated is not None, "there is a run, or there are policies, or there is a gate"
+    return _head_of_gate(source.gated)
+
+
+def _head_of_run(run: Run, others: Sequence[str]) -> dict[str, Any]:
     costs = costs_of(run.rows)
-    of_policies = budgets.sentence(policies) if policies else ""
     return {
         "title": words.title(run),
         "summary": words.summary(run, costs),
-        "details": " ".join(part for part in (words.details(run), of_policies) if part),
+        "details": " ".join(part for part in (words.details(run), *others) if part),
         "figures": words.key_figures(run, costs),
         "commands": words.commands(run),
         "next": "Choose for a budget, and ship" if len(run.rows) > 1 else "Ship",
     }
 
 
-def _head_of_policies(policies: Policies | None) -> dict[str, Any]:
-    assert policies is not None, "there is a run, or there are policies"
+def _head_of_policies(policies: Policies, others: Sequence[str]) -> dict[str, Any]:
     return {
         "title": budgets.title(policies),
         "summary": budgets.summary(policies),
-        "details": "",
+        "details": " ".join(others),
         "figures": budgets.key_figures(policies),
         "commands": budgets.commands(policies),
         "next": "Try more budgets, and ship",
+    }
+
+
+def _head_of_gate(gated: Gated) -> dict[str, Any]:
+    return {
+        "title": routes.title(gated),
+        "summary": routes.summary(gated),
+        "details": "",
+        "figures": routes.key_figures(gated),
+        "commands": routes.commands(gated),
+        "next": "Measure every width in detail, and ship",
     }
 
 
@@ -174,7 +204,7 @@ def _parts_of_run(run: Run, charts: Charts) -> dict[str, Any]:
     lines = listing.lines(run, columns)
     notes = (
         words.uncertainty(run),
-        words.scatter_of_latency(run),
+        words.scatter_of_latency(run.rows),
         words.left_out(run),
     )
     return {
@@ -208,6 +238,27 @@ def _parts_of_policies(policies: Policies, charts: Charts) -> dict[str, Any]:
         "columns": columns,
         "lines": budgets.lines(policies, columns),
         "measured": budgets.measured_how(policies),
+    }
+
+
+def _parts_of_gate(gated: Gated, charts: Charts) -> dict[str, Any]:
+    columns, info = routes.columns(gated), gated.table.info
+    notes = (
+        routes.how_equal(gated),
+        words.uncertainty_of(info.get("images"), gated.table.gated["acc1"]),
+        words.scatter_of_latency(gated.table.static),
+    )
+    cut = "Of all classes the ten that go narrowest, and the ten that go widest."
+    return {
+        "notes": [note for note in notes if note],
+        "tradeoffs": _figures(charts, *_OF_A_GATE[:2]),
+        "shares": _figures(charts, "gate-shares"),
+        "cut": "" if gated.all_classes_shown else cut,
+        "sheet": routes.groups(gated),
+        "caption": routes.caption(gated),
+        "columns": columns,
+        "lines": routes.lines(gated, columns),
+        "measured": routes.measured_how(gated),
     }
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from pliant.measure.policy_table import PolicyTable
 from pliant.measure.table import Table
-from pliant.report.content import ReportError, Row
-from pliant.report.scatter import Cost, costs_of
+from pliant.report.content import ReportError, Row, require_numbers
+from pliant.report.scatter import Cost, average_costs_of
 
 __all__ = ["Policies", "read_policies"]
 
@@ -86,14 +84,7 @@ class Policies:
     @cached_property
     def costs(self) -> dict[str, Cost]:
         """The average costs of which there are measurements, in units and with decimals that read well."""
-        gmacs = costs_of([*self.rows, *self.anytime, *self.own])["gmacs"]
-        axis = f"{gmacs.axis.removesuffix(' per image')}, on average"
-        found = {"gmacs": replace(gmacs, title="average computation", axis=axis)}
-        key = "latency_ms_mean"
-        if all(key in row for row in self.rows):
-            (latency,) = costs_of([{"latency_ms": row[key]} for row in self.rows]).values()
-            found[key] = replace(latency, key=key, title="average latency", axis="mean latency of one image, ms")
-        return found
+        return average_costs_of(self.rows, [*self.anytime, *self.own])
 
 
 def read_policies(source: Path | PolicyTable) -> Policies:
@@ -133,23 +124,16 @@ def _check(table: PolicyTable, name: str) -> None:
         )
     subnets = []
     for row in table.anytime:
-        _numbers(row, ("gmacs", "acc1"), name, "anytime")
+        require_numbers(row, ("gmacs", "acc1"), name, "anytime")
         subnets.append(row.get("subnet"))
     if not all(isinstance(subnet, str) for subnet in subnets):
         raise ReportError(f"{name}: a row of anytime does not name its sub-network")
     for row in table.rows:
-        _numbers(row, ("budget", "gmacs", "acc1"), name, "rows")
-        _numbers(row.get("shares"), subnets, name, "shares")
+        require_numbers(row, ("budget", "gmacs", "acc1"), name, "rows")
+        require_numbers(row.get("shares"), subnets, name, "shares")
     texts, numbers = ("subnet", "label", "predicted", "png"), ("row", "index", "certainty")
     for example in table.examples:
-        _numbers(example, numbers, name, "examples")
+        require_numbers(example, numbers, name, "examples")
         missing = [key for key in texts if not isinstance(example.get(key), str)]
         if missing or example["row"] not in range(len(table.rows)):
             raise ReportError(f"{name}: an image of examples lacks {', '.join(missing) or 'a row that exists'}")
-
-
-def _numbers(row: Any, keys: Sequence[Any], name: str, part: str) -> None:
-    for key in keys:
-        value = row.get(key) if isinstance(row, Mapping) else None
-        if not isinstance(value, int | float) or not isfinite(value):
-            raise ReportError(f"{name}: a row of {part} has no number {key!r}")

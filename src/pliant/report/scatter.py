@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pliant.report.axes import LegendEntry, frame, legend, linear_axis, stairs
@@ -11,11 +11,13 @@ from pliant.report.content import Run
 from pliant.report.labels import Label, place_labels
 from pliant.report.scene import Box, Line, Marker, Scene
 
-__all__ = ["Cost", "accuracy_over", "costs_of"]
+__all__ = ["Cost", "accuracy_of_gate", "accuracy_over", "average_costs_of", "costs_of"]
 
 _TOP, _LEFT, _RIGHT, _BOTTOM = 34.0, 44.0, 12.0, 46.0
 # A plot of a tenth of a point would show nothing but chance.
 _LEAST_SPAN = 1.0
+
+Place = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,25 @@ class _Point:
     on_front: bool = False
 
 
+@dataclass(frozen=True)
+class _Front:
+    """How the points on the front are joined: its places and the right border to corners; and what that means."""
+
+    corners: Callable[[Sequence[Place], float], Sequence[Place]]
+    symbol: Line
+    meaning: str
+
+
+_STEPS = _Front(
+    lambda places, right: stairs(sorted(places), right),
+    Line(points=((-9, 3), (0, 3), (0, -4), (9, -4)), color="front", width=2),
+    "best within a budget",
+)
+_STRAIGHT = _Front(
+    lambda places, right: places, Line(points=((-9, 3), (9, -4)), color="front", width=2), "two widths, mixed by chance"
+)
+
+
 def costs_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Cost]:
     """The costs of which there are measurements, in units and with decimals that read well."""
     costs: dict[str, Cost] = {}
@@ -74,12 +95,50 @@ def costs_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Cost]:
     return costs
 
 
+def average_costs_of(rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]] = ()) -> dict[str, Cost]:
+    """The costs of an image on average: computation, also of `others`, and, where all rows have it, mean latency."""
+    gmacs = costs_of([*rows, *others])["gmacs"]
+    axis = f"{gmacs.axis.removesuffix(' per image')}, on average"
+    found = {"gmacs": replace(gmacs, title="average computation", axis=axis)}
+    key = "latency_ms_mean"
+    if all(key in row for row in rows):
+        (latency,) = costs_of([{"latency_ms": row[key]} for row in rows]).values()
+        found[key] = replace(latency, key=key, title="average latency", axis="mean latency of one image, ms")
+    return found
+
+
 def accuracy_over(run: Run, cost: Cost, *, width: float, plot_height: float) -> Scene | None:
     """Draw top-1 accuracy over a cost; none where there are not two networks to compare."""
     points = _points(run, cost)
-    if len(points) < 2:
-        return None
-    entries, legend_height = legend(_legend(points), width, 0)
+    return _draw(points, cost, _STEPS, width, plot_height) if len(points) > 1 else None
+
+
+def accuracy_of_gate(
+    gated: Mapping[str, Any],
+    static: Mapping[str, Mapping[str, Any]],
+    front: Sequence[str],
+    cost: Cost,
+    *,
+    width: float,
+    plot_height: float,
+) -> Scene:
+    """Draw top-1 accuracy over an average cost of a gated network, and of every width for all images.
+
+    Args:
+        gated: its row.
+        static: rows of the widths, by the names that they get in the chart.
+        front: the names that the line joins, as they are ordered in `static`.
+        cost: which.
+        width: in pixels.
+        plot_height: of the plotting area.
+    """
+    points = [_Point("gate", gated, "gated")]
+    points += [_Point(name, row, "static", name in front) for name, row in static.items()]
+    return _draw(points, cost, _STRAIGHT, width, plot_height)
+
+
+def _draw(points: Sequence[_Point], cost: Cost, front: _Front, width: float, plot_height: float) -> Scene:
+    entries, legend_height = legend(_legend(points, front), width, 0)
     area = Box(_LEFT, legend_height + _TOP, width - _RIGHT, legend_height + _TOP + plot_height)
     x = linear_axis([point.row[cost.key] * cost.factor for point in points], ticks=6 if width > 450 else 4)
     y = linear_axis([point.row["acc1"] for point in points], least_span=_LEAST_SPAN, ceiling=100)
@@ -92,11 +151,11 @@ def accuracy_over(run: Run, cost: Cost, *, width: float, plot_height: float) -> 
 
     items = [*entries, *frame(area, x, y, cost.axis, "top-1 accuracy, %")]
     # The accuracy that a budget buys: it rises where the next better sub-network becomes affordable.
-    front = sorted(place(point) for point in points if point.on_front)
-    steps = [Line(points=stairs(front, area.right), color="front", width=2)] if front else []
-    items += steps
+    places = [place(point) for point in points if point.on_front]
+    lines = [replace(front.symbol, points=front.corners(places, area.right))] if places else []
+    items += lines
     items += [_marker(point, cost, *place(point)) for point in points]
-    items += place_labels(_labels(points, place), area, steps)
+    items += place_labels(_labels(points, place), area, lines)
     return Scene(
         width=width,
         height=area.bottom + _BOTTOM,
@@ -126,11 +185,15 @@ _LOOKS: dict[str, tuple[Literal["circle", "diamond"], float, str, str]] = {
     "measured": ("circle", 5.0, "accent", "accent"),
     "untrained": ("circle", 4.5, "paper", "accent"),
     "alone": ("diamond", 5.5, "alone", "alone"),
+    "static": ("circle", 5.0, "accent", "accent"),
+    "gated": ("diamond", 7.0, "third", "third"),
 }
 _MEANINGS = {
     "trained": "trained",
     "untrained": "not trained itself",
     "alone": "trained alone",
+    "gated": "the gate chooses",
+    "static": "one width for all images",
 }
 
 
@@ -140,28 +203,30 @@ def _marker(point: _Point, cost: Cost, x: float, y: float) -> Marker:
     return Marker(x=x, y=y, shape=shape, radius=radius, fill=fill, color=color, title=title)
 
 
-def _legend(points: Sequence[_Point]) -> list[LegendEntry]:
+def _legend(points: Sequence[_Point], front: _Front) -> list[LegendEntry]:
     entries: list[LegendEntry] = []
     for kind, meaning in _MEANINGS.items():
         if any(point.kind == kind for point in points):
             shape, radius, fill, color = _LOOKS[kind]
             entries.append((Marker(x=0, y=0, shape=shape, radius=radius, fill=fill, color=color), meaning))
     if any(point.on_front for point in points):
-        line = Line(points=((-9, 3), (0, 3), (0, -4), (9, -4)), color="front", width=2)
-        entries.append((line, "best within a budget"))
+        entries.append((front.symbol, front.meaning))
     return entries
 
 
 def _labels(points: Sequence[_Point], place: Any) -> list[Label]:
     named: set[str] = set()
     labels = []
-    for point in sorted(points, key=lambda point: (point.kind == "untrained", not point.on_front)):
+    for point in sorted(
+        points, key=lambda point: (point.kind == "untrained", point.kind != "gated", not point.on_front)
+    ):
         x, y = place(point)
         # Of several networks trained alone in the same way one is named.
         text = "" if point.name in named else point.name
         named.add(point.name)
-        color = "alone" if point.kind == "alone" else "ink"
-        labels.append(Label(x=x, y=y, radius=5.5, text=text, color=color, bold=point.kind == "trained"))
+        color, radius = "alone" if point.kind == "alone" else "ink", max(5.5, _LOOKS[point.kind][1])
+        bold = point.kind in ("trained", "gated")
+        labels.append(Label(x=x, y=y, radius=radius, text=text, color=color, bold=bold))
     return labels
 
 

@@ -1,9 +1,9 @@
-"""A contact sheet: which images leave where, by one policy."""
+"""A contact sheet: which images leave where by one policy, or go which way by a gate."""
 
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from pliant.report.policies import Policies
 from pliant.report.theme import in_order
 from pliant.report.words import split_name
 
-__all__ = ["Group", "caption", "groups"]
+__all__ = ["Group", "caption", "group", "groups"]
 
 _TINY = 40
 """Pixels of a side up to which a picture is shown with its pixels, not smoothed."""
@@ -40,9 +40,13 @@ def groups(policies: Policies) -> list[Group]:
     result = []
     for subnet, color in zip(policies.subnets, in_order(len(policies.subnets)), strict=True):
         own = [one for one in policies.table.examples if one["subnet"] == subnet and one["row"] == policies.shown]
-        images = [_picture(one, split) for one in own]
-        result.append(Group(policies.short(subnet), color, f"{100 * row['shares'][subnet]:.1f} %", images))
+        result.append(group(policies.short(subnet), color, row["shares"][subnet], own, split))
     return result
+
+
+def group(name: str, color: str, share: float, examples: Sequence[Mapping[str, Any]], split: str) -> Group:
+    """Make a group of noted images; `split` is what one of them is called."""
+    return Group(name, color, f"{100 * share:.1f} %", [_picture(one, split) for one in examples])
 
 
 def caption(policies: Policies) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from pliant.core.files import read_text
 from pliant.measure.policy_table import PolicyTable
 from pliant.report.content import ReportError, Run, read_run, read_table_file
+from pliant.report.gated import Gated, read_gated
 from pliant.report.policies import Policies, read_policies
 
 __all__ = ["Source", "find"]
@@ -25,12 +26,14 @@ class Source:
     Attributes:
         run: what was measured of every sub-network, and how it was trained; none = there is no table.
         policies: what was measured of policies; none = there are none.
+        gated: what was measured of a gate; none = there is none.
         page: where the page goes unless someone says otherwise; none = that has to be said.
         is_folder: a whole run folder, whose images bear the same names in every folder.
     """
 
     run: Run | None = None
     policies: Policies | None = None
+    gated: Gated | None = None
     page: Path | None = None
     is_folder: bool = False
 
@@ -49,16 +52,18 @@ def find(given: PathLike | PolicyTable, baselines: Sequence[PathLike]) -> Source
     else:
         source = _folder(Path(given), baselines)
     if baselines and source.run is None:
-        raise ReportError("baselines are compared with table.json, and these are policies: leave them out")
+        raise ReportError("baselines are compared with table.json, and there is none: leave them out")
     return source
 
 
 def _folder(folder: Path, baselines: Sequence[PathLike]) -> Source:
-    file = folder / "policies.json"
+    file, gate_file = folder / "policies.json", folder / "gate.json"
     policies = read_policies(file) if file.is_file() else None
-    # Where both are missing, reading the run says so.
-    run = read_run(folder, baselines) if policies is None or (folder / "table.json").exists() else None
-    return Source(run=run, policies=policies, page=folder / "report.html", is_folder=True)
+    gated = read_gated(gate_file) if gate_file.is_file() else None
+    # Where all are missing, reading the run says so.
+    needed = policies is None and gated is None
+    run = read_run(folder, baselines) if needed or (folder / "table.json").exists() else None
+    return Source(run=run, policies=policies, gated=gated, page=folder / "report.html", is_folder=True)
 
 
 def _file(path: Path, baselines: Sequence[PathLike]) -> Source:
@@ -68,10 +73,12 @@ def _file(path: Path, baselines: Sequence[PathLike]) -> Source:
         document = None
     keys = set(document) if isinstance(document, dict) else set()
     page = path.with_suffix(".html")
+    if {"gated", "static"} <= keys:
+        return Source(gated=read_gated(path), page=page)
     if {"rows", "policies"} <= keys:
         return Source(policies=read_policies(path), page=page)
     if {"rows", "info"} <= keys:
         if path.name == "table.json":
             return Source(run=read_run(path.parent, baselines), page=path.with_name("report.html"), is_folder=True)
         return Source(run=read_table_file(path, baselines), page=page)
-    raise ReportError(f"{path} is neither a table nor policies, the files that pliant measure writes")
+    raise ReportError(f"{path} is neither a table nor policies nor of a gate, the files that pliant measure writes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -120,11 +120,9 @@ def uncertainty_of(images: int | None, accuracy: float | None) -> str:
     )
 
 
-def scatter_of_latency(run: Run) -> str:
+def scatter_of_latency(rows: Sequence[Row]) -> str:
     """Warn where single passes took much longer than the median; empty where they did not."""
-    ratios = [
-        row["latency_ms_p95"] / row["latency_ms"] for row in run.rows if {"latency_ms", "latency_ms_p95"} <= {*row}
-    ]
+    ratios = [row["latency_ms_p95"] / row["latency_ms"] for row in rows if {"latency_ms", "latency_ms_p95"} <= {*row}]
     worst = max(ratios, default=1.0)
     if worst < _RESTLESS:
         return ""

@@ -1,0 +1,151 @@
+"""What a gate chooses, in plain language, and its table. Sub-networks stand between `backticks`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pliant.report.content import Row
+from pliant.report.gated import Gated
+from pliant.report.listing import Column, Facts, Line, cost_column, fixed, where_and_when
+from pliant.report.sheet import Group, group
+from pliant.report.theme import in_order
+from pliant.report.words import change, names, points, split_name
+
+__all__ = [
+    "caption",
+    "columns",
+    "commands",
+    "groups",
+    "how_equal",
+    "key_figures",
+    "lines",
+    "measured_how",
+    "sentence",
+    "summary",
+    "title",
+]
+
+
+def title(gated: Gated) -> str:
+    """Network and data: `resnet20 on CIFAR-10`."""
+    info = gated.table.info
+    return names(info.get("model") or gated.run.name, info.get("data"))
+
+
+def summary(gated: Gated) -> str:
+    """Return what to read first."""
+    return f"A gate looks at every image and chooses how wide the rest of the network is. {sentence(gated)}"
+
+
+def sentence(gated: Gated) -> str:
+    """Say how accurate the gated network is, and what it costs beside a width that is as accurate."""
+    right = f"{gated.table.gated['acc1']:.1f} % of the {split_name(gated.table.info)} are right"
+    equal = gated.table.equal_accuracy
+    if equal is None:
+        return f"With its gate {right}, more than with any width for all images."
+    costs = [f"{equal['gmacs_ratio']:.2f} times the multiply-accumulates"]
+    if "latency_ratio" in equal:
+        costs.append(f"{equal['latency_ratio']:.2f} times the time")
+    first, second = equal["between"]
+    other = "the width of equal accuracy" if first != second else f"`{first}`, which is as accurate"
+    return f"With its gate {right}, for {' and '.join(costs)} of {other}."
+
+
+def how_equal(gated: Gated) -> str:
+    """Say which width is as accurate; empty where none is."""
+    equal = gated.table.equal_accuracy
+    if equal is None or equal["between"][0] == equal["between"][1]:
+        return ""
+    first, second = equal["between"]
+    return (
+        f"The width of equal accuracy lies on the line between {first} and {second}, {100 * equal['share']:.0f} % of "
+        "the way: what a coin gives that sends each image to one or the other. A gate on that line has learned nothing."
+    )
+
+
+def key_figures(gated: Gated) -> list[dict[str, str]]:
+    """Return the few numbers to see first: `value`, `label` and `note`."""
+    row, largest = gated.table.gated, gated.table.static[-1]
+    difference = points(row["acc1"] - largest["acc1"])
+    note = f"{difference} {'as' if difference == 'the same' else 'than'} {largest['subnet']}"
+    figures = [{"value": f"{row['acc1']:.1f} %", "label": "top-1, the gate chooses", "note": note}]
+    for cost in gated.costs.values():
+        note = f"{cost.say(row).split()[0]} instead of {cost.say(largest).removesuffix(' MACs')}"
+        figures.append({"value": change(row[cost.key], largest[cost.key]), "label": cost.title, "note": note})
+    return figures
+
+
+def columns(gated: Gated) -> list[Column]:
+    """Return a column for everything that was measured, in the order people read it."""
+    gmacs, latency = gated.costs["gmacs"], gated.costs.get("latency_ms_mean")
+    digits = latency.digits if latency else 2
+    known = [
+        Column("acc1", "top-1", "%", "{:.2f}".format),
+        Column("gmacs", "average MACs", gmacs.unit.split()[0], cost_column(gmacs).write),
+        Column("latency_ms_mean", "mean latency", "ms", fixed(digits)),
+        Column("latency_ms", "median", "ms", fixed(digits)),
+        Column("latency_ms_p95", "95th percentile", "ms", fixed(digits)),
+    ]
+    present = {key for row in gated.table.rows for key in row}
+    share = Column("share", "chosen by the gate", "% of images", fixed(1))
+    return [*(column for column in known if column.key in present), share]
+
+
+def lines(gated: Gated, shown: list[Column]) -> list[Line]:
+    """Return the rows of the table: the gated network, then every width for all images."""
+    shares = gated.table.gated["shares"]
+    result = [Line("gate", "chooses", "trained", _cells(gated.table.gated, shown))]
+    for row in gated.table.static:
+        share = {"share": 100 * shares[row["subnet"]]} if row["subnet"] in shares else {}
+        result.append(Line(row["subnet"], "all images", "anytime", _cells({**row, **share}, shown)))
+    return result
+
+
+def groups(gated: Gated) -> list[Group]:
+    """Return the images of the narrowest and the widest route that were taken; empty where none were noted."""
+    colors = dict(zip(gated.routes, in_order(len(gated.routes)), strict=True))
+    if not gated.table.examples:
+        return []
+    split, shares = split_name(gated.table.info, one=True), gated.table.gated["shares"]
+    return [
+        group(
+            route, colors[route], shares[route], [one for one in gated.table.examples if one["subnet"] == route], split
+        )
+        for route in gated.taken
+    ]
+
+
+def caption(gated: Gated) -> str:
+    """Say which images these are, and what stands below each."""
+    which = "on the narrowest and on the widest route" if len(gated.taken) > 1 else "on the only route that was taken"
+    return (
+        f"The first {split_name(gated.table.info)} {which}, in the order of the data; none was chosen by hand. Below a "
+        "picture stands the class of the image, and the largest probability of the answer. A wrong answer stands "
+        "behind an arrow."
+    )
+
+
+def measured_how(gated: Gated) -> Facts:
+    """Say where and how the numbers came about."""
+    info = gated.table.info
+    facts: Facts = []
+    if info.get("data"):
+        images = f"{info['images']:,} " if info.get("images") else ""
+        facts.append(("Accuracy", f"on {images}{split_name(info)} of {info['data']}; so are MACs and shares"))
+    facts.append(("MACs", "of the gated network on average, the gate's own included"))
+    if "latency_ms_mean" in gated.costs and info.get("rounds"):
+        threads = f", {info['threads']} thread{'s' if info['threads'] != 1 else ''}" if info.get("threads") else ""
+        turns = "one by one, the gated network and the extracted widths taking turns"
+        facts.append(("Latency", f"of {info['rounds']} {split_name(info)}, {turns}{threads}, {info.get('dtype', '')}"))
+    return facts + where_and_when(info)
+
+
+def commands(gated: Gated) -> list[str]:
+    """Return what to type next."""
+    name = gated.run.resolve().name
+    return [f"pliant measure {name}", f"pliant export {name} net.onnx --subnet {gated.routes[0]}"]
+
+
+def _cells(values: Row, shown: list[Column]) -> list[tuple[str, bool]]:
+    cells: list[Any] = [column.write(values[column.key]) if column.key in values else "" for column in shown]
+    return [(text, False) for text in cells]
