@@ -16,7 +16,7 @@ __all__ = ["Gated", "gate_tradeoff", "read_gated", "routes_of_classes"]
 
 _AT_EACH_END = 10
 """Of many classes, so many that go narrowest and so many that go widest are drawn."""
-_LONGEST = 16
+_LONGEST = 14
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,11 @@ def legend(run: Run) -> str:
         )
     if any("exit=" in name for name in names):
         parts.append("`exit=1` ends at the first classifier, the last one is the network's own.")
+    if any("width=" in name for name in names):
+        parts.append(
+            "`width=0.5` runs half of the channels of every layer; several numbers are those of the stages, from the "
+            "input to the output."
+        )
     return " ".join(parts)
 
 
