@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -38,7 +38,8 @@ def export(
     policy: Annotated[
         Path | None,
         typer.Option(
-            help="The file stops at the first answer that is sure enough: a policy, or the policies.json of a run."
+            help="The file stops at the first answer that is sure enough: a policy, or the policies.json of a run. Or "
+            "'gate': the network's own chooses."
         ),
     ] = None,
     budget: Annotated[
@@ -105,11 +106,15 @@ def export(
     print(json_.dumps(written.to_dict(), indent=2) if json else written)
 
 
-def _chosen_policy(path: Path, budget: float | None) -> tuple[ConfidencePolicy, dict[str, Any]]:
+def _chosen_policy(path: Path, budget: float | None) -> tuple[ConfidencePolicy | Literal["gate"], dict[str, Any]]:
     """Return a policy, and what is known of it: its own file holds one, that of `pliant measure` one a budget."""
     from pliant.measure.policy_table import PolicyTable
     from pliant.policy.confidence import ConfidencePolicy
 
+    if str(path) == "gate":
+        if budget is not None:
+            raise ValueError(f"--budget {budget:g}: a gate was trained for its own; leave --budget out")
+        return "gate", {}
     if not _holds_several(path):
         if budget is not None:
             raise ValueError(f"--budget {budget:g}: {path} holds one policy; leave --budget out")

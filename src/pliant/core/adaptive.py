@@ -172,8 +172,12 @@ class AdaptiveModule(nn.Module):
                 logits[gate_pass.inside] = logits_of(self(x[:1], subnet=self.routes[place]))
         return logits, gate_pass.places
 
-    def seen_by_gate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the narrowest route and return what the gate chooses by: to train it.
+    def seen_by_gate(self, x: Tensor, route: SubNet | None = None) -> tuple[Tensor, Tensor]:
+        """Run one route and return what the gate chooses by: to train it.
+
+        Args:
+            x: what the model takes, `[batch, ...]`.
+            route: one of `routes`; none = the narrowest. What the gate sees is the same for all.
 
         Returns:
             Logits `[batch, classes]` of that route, and the features `[batch, features]` from which the gate's
@@ -183,7 +187,7 @@ class AdaptiveModule(nn.Module):
             ValueError: the model has no gate.
         """
         with self._adaptation.switch.gating(chooses=False) as gate_pass:
-            logits = logits_of(self(x, subnet=self.routes[0]))
+            logits = logits_of(self(x, subnet=route or self.routes[0]))
         assert gate_pass.features is not None
         return logits, gate_pass.features
 

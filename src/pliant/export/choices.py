@@ -78,7 +78,9 @@ class _Scope:
     def hold(self, key: int, weight: ir.Value) -> ir.Value:
         """Return a weight of this scope, and put it there if it is missing."""
         if key not in self.values:
-            value = self.declare(key, weight)
+            # Of two graphs, weights of one name may differ, and each be equal to one of another name.
+            same = sum(value.name == f"{self.prefix}{weight.name}" for value in self.weights)
+            value = self.declare(key, weight, f"{self.prefix}{weight.name}/{key}" if same else "")
             value.const_value = weight.const_value
             self.weights.append(value)
         return self.values[key]

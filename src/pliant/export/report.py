@@ -17,9 +17,9 @@ class ExportReport:
         path: the file.
         format: `ONNX` or `PyTorch program`.
         subnet: the sub-network as text; none where the file has none or several.
-        role: `super-net`, `base-net`, `sub-network`, `network`, `policy` or `switchable`.
+        role: `super-net`, `base-net`, `sub-network`, `network`, `policy`, `gate` or `switchable`.
         subnets: where a policy was given, those that the file answers with, in the order in which they are tried;
-            of a switchable file all, smallest to largest.
+            of a switchable file all, smallest to largest; of one with a gate its routes.
         recalibrated_on: from how many training images its norm statistics were taken anew; none = they are those
             of the model.
         input_shape: `(channels, height, width)` of an image that the file takes, or `(tokens,)`.
@@ -56,6 +56,8 @@ class ExportReport:
         what = self.role if self.subnet is None else f"{self.role} {self.subnet}"
         if self.role == "switchable":
             what = f"{len(self.subnets)} sub-networks from {self.subnets[0]} to {self.subnets[-1]}"
+        elif self.role == "gate":
+            what = f"what the gate chooses of {', '.join(self.subnets)}"
         elif self.subnets:
             what = f"the first sure answer of {', '.join(self.subnets)}"
         batch = "any number of" if self.batch is None else f"batches of {self.batch}"

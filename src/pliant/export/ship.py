@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from pliant.core.inputs import InputSpec, input_spec, logits_of
 from pliant.core.subnet import SubNet
 from pliant.core.wrapped import refuse_wrapped
 from pliant.export.first_sure import export_policy
+from pliant.export.gate import export_gate
 from pliant.export.onnx import read_onnx_metadata, run_onnx, write_onnx
 from pliant.export.prepare import FORMATS, beside, describe, for_inference, refuse_ending, refuse_unfit, size_of
 from pliant.export.program import read_program_metadata, run_program, trace, write_program
@@ -38,7 +39,7 @@ def export(
     subnet: str | SubNet | None = None,
     image_size: int | None = None,
     batch: int | None = None,
-    policy: ConfidencePolicy | None = None,
+    policy: ConfidencePolicy | Literal["gate"] | None = None,
     switchable: Mode | None = None,
     tolerance: float = 1e-4,
     recalibrate_on: Iterable[Tensor] | None = None,
@@ -61,7 +62,8 @@ def export(
         batch: a fixed batch size for runtimes that need one; none = any number of images, and one with a policy.
         policy: the file answers with the first of the policy's sub-networks that is sure enough, and what lies behind
             does not run; ONNX only. It has two outputs, `logits` `[1, classes]` and `exit` `[1]`: which of
-            `policy.subnets` answered, counted from 1.
+            `policy.subnets` answered, counted from 1. `gate`: the model's own gate chooses, and the outputs are
+            `logits` and `route` `[1]`, the place in `model.routes`, counted from 0.
         switchable: the file has all sub-networks, and which one runs is an input; ONNX only. Of a model with depths
             `skip`, bool `[stages]`; of one with widths `width`, int64, the place of the width counted from 0, the
             smallest first. `fast` stores what every branch runs, norms folded into its convolutions; `compact` stores
@@ -86,6 +88,8 @@ def export(
     refuse_unfit(target, batch, tolerance)
     if policy is not None:
         _refuse_beside_a_policy(subnet=subnet, recalibrate_on=recalibrate_on, switchable=switchable)
+        if policy == "gate":
+            return export_gate(model, target, image_size, batch, tolerance, info)
         return export_policy(model, target, policy, image_size, batch, tolerance, info)
     if switchable is not None:
         _refuse_beside_switchable(subnet=subnet, recalibrate_on=recalibrate_on)
