@@ -1,4 +1,8 @@
-"""`save` and `load`: a folder with safetensors and a JSON, or a file of others. No pickle is ever executed."""
+"""`save` and `load`: a folder with safetensors and a JSON, or a file of others. No pickle is ever executed.
+
+The JSON is the network's card, `pliant.json`. In a folder for the Hugging Face Hub it is called `config.json`, as the
+Hub expects, and says `library_name`, since files of other libraries bear that name too.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +32,15 @@ from pliant.create import ModelSource, identify
 from pliant.extract import extract, original
 from pliant.foreign import recognise
 from pliant.own import is_own
+from pliant.repository import fetch, is_repository
 
-__all__ = ["CheckpointError", "load", "read_info", "save"]
+__all__ = ["CheckpointError", "is_saved", "load", "read_info", "save"]
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
 CARD = "pliant.json"
+HUB_CARD = "config.json"
+LIBRARY = "pliant"
 
 
 def save(
@@ -106,32 +113,42 @@ def save(
 
 
 def load(
-    path: str | os.PathLike[str], *, model: str | ModelSource | nn.Module | None = None, ema: bool | None = None
+    path: str | os.PathLike[str],
+    *,
+    model: str | ModelSource | nn.Module | None = None,
+    ema: bool | None = None,
+    revision: str | None = None,
 ) -> nn.Module:
-    """Load a network that `save` wrote, or a checkpoint file of other people, on the CPU and in eval mode.
+    """Load a network that `save` or `push` wrote, or a checkpoint file of other people, on the CPU and in eval mode.
 
     A file may be one of the ADN authors' checkpoints, which becomes an adapted model, or weights of a network
     of torchvision or timm, which becomes that plain network. Its architecture and number of classes are found
     out. Nothing in a file is ever executed, and no tensor in it is left out.
 
     Args:
-        path: a folder that `save` wrote, a `.safetensors` file, or one that `torch.save` wrote.
+        path: a folder that `save` or `pack` wrote, `hf:USER/NAME` on the Hugging Face Hub or in its cache, a
+            `.safetensors` file, or one that `torch.save` wrote.
         model: of a file, which network it is, such as `timm:resnet50d`; needed where several fit. Of a folder
             with a network of your own, its name such as `my_net.py:make_net`, whose code is run only if it
             is named here; or a new network of that kind, which becomes the loaded one.
         ema: of a file, the averaged weights (True), the plain ones (False), or the averaged ones where there
             are any, as is usual for evaluation (None).
+        revision: of a network on the Hub, a branch, a tag or a commit; none = the newest.
 
     Returns:
         The adapted model, or the plain network if one sub-network was saved, or the file is a library's.
 
     Raises:
         CheckpointError: missing, truncated, corrupt, from a newer version, of an unknown network, or not
-            weights alone.
+            weights alone; on the Hub, no such repository or revision, or it cannot be reached.
     """
+    if is_repository(path):
+        path = _fetched(path, revision)
+    elif revision is not None:
+        raise CheckpointError(f"{path} has no revisions; revision= is for networks on the Hub, such as hf:USER/NAME")
     path = Path(path)
     if path.is_file():
-        if path.name == WEIGHTS and (path.parent / CARD).is_file():
+        if path.name == WEIGHTS and is_saved(path.parent):
             raise CheckpointError(f"{path} is a part of what pliant saved; load the folder {path.parent}")
         if isinstance(model, nn.Module):
             raise CheckpointError(f"{path} is a file; name its network, such as model='torchvision:resnet50'")
@@ -193,12 +210,23 @@ def _original(directory: Path, card: Mapping[str, Any], given: str | ModelSource
 
 
 def read_info(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what a saved network says of itself: model, adapt, only, versions, info.
+    """Return what a saved network, in a folder or on the Hub, says of itself: model, adapt, only, versions, info.
 
     Raises:
         CheckpointError: as `load`.
     """
+    if is_repository(directory):
+        directory = _fetched_card(directory, None).parent
     return _read_card(Path(directory))
+
+
+def is_saved(directory: Path) -> bool:
+    """Whether a folder holds a network of ours, whole or damaged: a `config.json` may be of another library."""
+    try:
+        _read_card(directory)
+    except CheckpointError:
+        return (directory / CARD).is_file()
+    return True
 
 
 def versions() -> dict[str, str]:
@@ -210,16 +238,35 @@ def _key(config: Config) -> str:
     return next(name for name, kind in AXES.items() if type(config) is kind)
 
 
+def _fetched(name: str | os.PathLike[str], revision: str | None) -> Path:
+    """Return the folder in the Hub's cache that holds a network."""
+    card = _fetched_card(name, revision)
+    # Both files of one commit, also if another is pushed in between.
+    return fetch(name, WEIGHTS, revision=card.parent.name).parent
+
+
+def _fetched_card(name: str | os.PathLike[str], revision: str | None) -> Path:
+    """Return the card of a network on the Hub; no weights are downloaded where it is none of ours."""
+    path = fetch(name, HUB_CARD, revision)
+    try:
+        _read_card(path.parent)
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {error}") from None
+    return path
+
+
 def _read_card(directory: Path) -> dict[str, Any]:
-    path = directory / CARD
     if not directory.is_dir():
         raise CheckpointError(f"{directory} is no folder; expected one that pliant saved, with {CARD} and {WEIGHTS}")
+    path = next((directory / name for name in (CARD, HUB_CARD) if (directory / name).exists()), None)
+    if path is None:
+        raise CheckpointError(f"{directory} holds no {CARD} and no {HUB_CARD}: no network was saved there")
     try:
-        card = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"{directory} holds no {CARD}: no network was saved there") from None
+        card = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is truncated or corrupt ({error})") from None
+    if path.name == HUB_CARD and (not isinstance(card, dict) or card.get("library_name") != LIBRARY):
+        raise CheckpointError(f"{path} is not of pliant: it has no library_name {LIBRARY!r}; {directory} has no {CARD}")
     if not isinstance(card, dict) or not isinstance(card.get("format"), int):
         raise CheckpointError(f"{path} is not of pliant: it names no format")
     if card["format"] > FORMAT:

@@ -10,7 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from pliant.checkpoint import CheckpointError, read_info
+from pliant.checkpoint import CheckpointError, is_saved, read_info
 from pliant.core.subnet import SubNetSpace
 from pliant.measure.table import Table
 from pliant.train.recipe import Recipe
@@ -149,7 +149,7 @@ def _filled(path: Path) -> Table:
 
 
 def _card(folder: Path) -> Mapping[str, Any]:
-    if not (folder / "pliant.json").exists():
+    if not is_saved(folder):
         return {}
     try:
         return read_info(folder)
