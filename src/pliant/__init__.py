@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pliant.measure.table import Table
     from pliant.policy.confidence import ConfidencePolicy
     from pliant.policy.runner import predict
+    from pliant.publish import pack, push
     from pliant.recalibrate import recalibrate_, recalibrated
     from pliant.train.engine import train
     from pliant.train.gates import GateObjective
@@ -53,7 +54,9 @@ __all__ = [
     "load",
     "load_data",
     "measure",
+    "pack",
     "predict",
+    "push",
     "recalibrate_",
     "recalibrated",
     "save",
@@ -80,7 +83,9 @@ _HOMES = {
     "load": "pliant.checkpoint",
     "load_data": "pliant.data",
     "measure": "pliant.measure",
+    "pack": "pliant.publish",
     "predict": "pliant.policy.runner",
+    "push": "pliant.publish",
     "recalibrate_": "pliant.recalibrate",
     "recalibrated": "pliant.recalibrate",
     "save": "pliant.checkpoint",

@@ -152,13 +152,22 @@ class Table:
 
     def text(self) -> str:
         """Return the table for people, one line a sub-network; drawn by rich where it is installed."""
-        columns = self.columns
-        headings = [_COLUMNS.get(key, (key, 3))[0] for key in columns]
-        lines = [[_shown(key, row.get(key)) for key in columns] for row in self.rows]
+        headings, *lines = self._cells(self.columns)
         try:
             return _drawn(headings, lines)
         except ImportError:
             return _aligned([headings, *lines])
+
+    def markdown(self, columns: Iterable[str]) -> str:
+        """Return the table for pages in Markdown, with those of the columns that at least one row has."""
+        headings, *lines = self._cells([key for key in columns if key in self.columns])
+        rule = ["---", *["---:"] * (len(headings) - 1)]
+        return "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *lines))
+
+    def _cells(self, columns: list[str]) -> list[list[str]]:
+        """The headings, then one line a row."""
+        headings = [_COLUMNS.get(key, (key, 3))[0] for key in columns]
+        return [headings, *([_shown(key, row.get(key)) for key in columns] for row in self.rows)]
 
     def __str__(self) -> str:
         return self.text()

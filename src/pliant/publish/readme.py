@@ -1,0 +1,157 @@
+"""The README of a repository: a model card in the Hub's words, written from what was measured and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from pliant.checkpoint import LIBRARY
+from pliant.core.adaptive import AdaptiveModule
+from pliant.core.inputs import input_spec
+from pliant.create import usual_image_size
+from pliant.measure.table import Table
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+__all__ = ["readme"]
+
+COLUMNS = ("subnet", "gmacs", "params_m", "acc1", "latency_ms", "latency_ms_p95")
+
+# What the Hub calls data sets that we call by a shorter name. Others have no page there that we could name.
+_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
+_CHOICES = {"depth": "depth", "exits": "exit", "width": "width"}
+
+
+def readme(repository: str, card: Mapping[str, Any], network: nn.Module, table: Table | None) -> str:
+    """Return the text of the README; what was not measured is absent, and the license is left to its author.
+
+    Args:
+        repository: `USER/NAME`, from where the README says the network is loaded.
+        card: what the saved network says of itself.
+        network: itself.
+        table: what was measured of it, if anything was.
+    """
+    from huggingface_hub import ModelCard
+
+    text = ModelCard.from_template(
+        _metadata(repository, card, table),
+        template_str=files("pliant.publish").joinpath("readme.md.jinja").read_text(encoding="utf-8"),
+        title=repository.partition("/")[2],
+        what=_what(card, network),
+        adaptive=isinstance(network, AdaptiveModule),
+        table=table.markdown(COLUMNS) if table else "",
+        circumstances=_circumstances(table) if table else "",
+        load=_load(repository, card),
+        run=_run(card, network),
+        hints=_hints(card, network),
+    ).content
+    return text.rstrip() + "\n"
+
+
+def _metadata(repository: str, card: Mapping[str, Any], table: Table | None) -> ModelCardData:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    info = card["info"]
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=str(_DATASETS.get(table.info["data"], table.info["data"])),
+            dataset_name=table.info["data"],
+            dataset_split=table.info["split"],
+            metric_type="accuracy",
+            metric_name=f"top-1 accuracy of {row['subnet']} in %",
+            metric_value=round(row["acc1"], 2),
+        )
+        for row in (table.rows if table else ())
+        if table and "acc1" in row
+    ]
+    trained_on = _DATASETS.get(info.get("data"))
+    return ModelCardData(
+        library_name=LIBRARY,
+        tags=[LIBRARY, "dynamic-neural-networks", *(f"adaptive-{axis}" for axis in card["adapt"])],
+        pipeline_tag="image-classification" if "class_names" in info else None,
+        datasets=[trained_on] if trained_on else None,
+        metrics=["accuracy"] if results else None,
+        model_name=repository.partition("/")[2] if results else None,
+        eval_results=results or None,
+    )
+
+
+def _what(card: Mapping[str, Any], network: nn.Module) -> str:
+    info = card["info"]
+    name = f"`{card['model']['name']}`" if card["model"] else "a network of its author's own"
+    if isinstance(network, AdaptiveModule):
+        chosen = [_CHOICES[axis] for axis in card["adapt"]]
+        verb = "is" if len(chosen) == 1 else "are"
+        text = (
+            f"{len(network.space)} sub-networks in one set of weights, made from {name} with pliant. "
+            f"Its {' and '.join(chosen)} {verb} chosen at run time, by name or for a budget."
+        )
+    elif card["only"]:
+        text = f"A plain network: the sub-network `{card['only']}` of {name}, made with pliant."
+    else:
+        text = f"A plain network: {name}, trained with pliant."
+    if {"data", "class_names", "image_size"} <= set(info):
+        size, classes = info["image_size"], len(info["class_names"])
+        text += f" It was trained on {info['data']}: {classes} classes, images of {size} x {size} pixels."
+    return text
+
+
+def _circumstances(table: Table) -> str:
+    """Say of every quantity in the table where it comes from."""
+    info, columns, lines = table.info, table.columns, []
+    if "acc1" in columns:
+        lines.append(f"Accuracy: on the {info['split']} part of {info['data']}, {info['images']} images.")
+    if info.get("recalibrated_on") and any("acc1" not in row for row in table.rows):
+        lines.append(
+            "Where it is missing, it was measured with norm statistics taken anew "
+            f"(`pliant measure --recalibrate {info['recalibrated_on']}`), and these weights have those of the training."
+        )
+    if "latency_ms" in columns:
+        threads = f"{info['threads']} thread{'s' if info['threads'] > 1 else ''}"
+        lines.append(
+            f"Latency: the median of {info['rounds']} passes of a batch of {info['batch_size']} in {info['dtype']} on "
+            f"{info['device']}, {info['cpu']}, {threads}; other machines differ: `pliant measure` times them."
+        )
+    versions = info["versions"]
+    lines.append(f"Measured on {info['date'][:10]} with pliant {versions['pliant']} and PyTorch {versions['torch']}.")
+    return "\n".join(lines)
+
+
+def _load(repository: str, card: Mapping[str, Any]) -> str:
+    # Code is run only where a person names it.
+    own = card["model"]["name"] if card["model"] else None
+    if own is None:
+        return f'pliant.load("hf:{repository}", model=network)  # a new network of its author\'s own kind'
+    argument = f', model="{own}"' if own.rpartition(":")[0].endswith(".py") else ""
+    return f'pliant.load("hf:{repository}"{argument})'
+
+
+def _run(card: Mapping[str, Any], network: nn.Module) -> str:
+    size = card["info"].get("image_size") or usual_image_size(network)
+    inputs = "x"
+    if size is not None:
+        spec = input_spec(network, size)
+        shape = ", ".join(map(str, (1, *spec.shape)))
+        inputs = f"torch.randint({spec.vocabulary}, ({shape}))" if spec.vocabulary else f"torch.randn({shape})"
+    subnet = f', subnet="{network.space.smallest}"' if isinstance(network, AdaptiveModule) else ""
+    return f"model({inputs}{subnet})"
+
+
+def _hints(card: Mapping[str, Any], network: nn.Module) -> str:
+    info, hints = card["info"], []
+    if isinstance(network, AdaptiveModule):
+        hints.append(
+            "`model.subnets` names all sub-networks, and without `subnet` the largest runs; "
+            "`pliant.extract(model, subnet)` makes one a plain network."
+        )
+    if {"mean", "std"} <= set(info):
+        mean, std = (", ".join(f"{value:.4g}" for value in info[key]) for key in ("mean", "std"))
+        hints.append(f"Images are RGB between 0 and 1, minus ({mean}), divided by ({std}).")
+    if "class_names" in info:
+        hints.append("`config.json` has the names of the classes.")
+    return "\n".join(hints)
