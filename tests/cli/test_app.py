@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-COMMANDS = ("describe", "train", "measure", "pick", "export", "report", "demo")
+COMMANDS = ("describe", "train", "measure", "pick", "export", "report", "push", "demo")
 HEAVY = {
     "torch",
     "torchvision",

@@ -13,6 +13,7 @@ from pliant.cli.describe import describe
 from pliant.cli.export import export
 from pliant.cli.measure import measure
 from pliant.cli.pick import pick
+from pliant.cli.push import push
 from pliant.cli.report import report
 from pliant.cli.train import train
 
@@ -20,13 +21,13 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="pliant",
-    help="One set of weights, many sub-networks: adapt, train, measure, pick, report and export.",
+    help="One set of weights, many sub-networks: adapt, train, measure, pick, report, export and push.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (describe, train, measure, pick, export, report, demo):
+for command in (describe, train, measure, pick, export, report, push, demo):
     app.command()(command)
 
 

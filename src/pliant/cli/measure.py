@@ -166,7 +166,9 @@ def measure(
             f"{', '.join(fallen)}: less accurate than the trained ones by more than {_MUCH} points. They run with norm "
             f"statistics of others: try --recalibrate {min(_ENOUGH, len(images.train))}, here and with pliant export."
         )
-    note(f"Written to {table_path(run)}. Next: pliant pick {run} --latency-ms ..., or pliant report {run}")
+    path = table_path(run)
+    reported = run if run.is_dir() else path
+    note(f"Written to {path}. Next: pliant pick {run} --latency-ms ..., or pliant report {reported}")
 
 
 def _place_(network: nn.Module, device: str, dtype: Dtype) -> None:

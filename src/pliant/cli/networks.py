@@ -1,4 +1,4 @@
-"""The network that a command is given: a run folder, a checkpoint file of other people, or a model's name."""
+"""The network that a command is given: a run folder, one on the Hub, a file of other people, or a model's name."""
 
 from __future__ import annotations
 
@@ -36,18 +36,19 @@ def load_run(run: Path, model: str | None = None) -> tuple[nn.Module, dict[str, 
     that was trained on its own. A checkpoint file of other people will do too.
 
     Args:
-        run: folder or file.
+        run: folder or file, or `hf:USER/NAME` on the Hugging Face Hub.
         model: of a file, which network it is; of a run of one's own network, its `FILE.py:FUNCTION`.
 
     Raises:
         FileNotFoundError: no such folder, or nothing was trained in it.
     """
     from pliant.checkpoint import load, read_info
+    from pliant.repository import is_repository
 
     if run.is_file():
         network = _recognised(run, model, None)
         return network.model, {"image_size": network.image_size, "model": network.found["model"], "only": None}
-    if not run.is_dir():
+    if not run.is_dir() and not is_repository(run):
         raise FileNotFoundError(f"{run}: no such run folder; train one with `pliant train --recipe ... --out {run}`")
     card = read_info(run)
     name = card["model"]["name"] if card["model"] else model
@@ -55,7 +56,11 @@ def load_run(run: Path, model: str | None = None) -> tuple[nn.Module, dict[str, 
 
 
 def table_path(run: Path) -> Path:
-    """Where the table of a run lies: in its folder, or beside a checkpoint file."""
+    """Where the table of a run lies: in its folder, beside a checkpoint file, or for a repository right here."""
+    from pliant.repository import is_repository
+
+    if is_repository(run):
+        return Path(f"{run.name}.table.json")
     return run.with_name(f"{run.name}.table.json") if run.is_file() else run / "table.json"
 
 
@@ -73,10 +78,10 @@ def named_or_loaded(
     ema: bool | None = None,
     axes: str | None = None,
 ) -> Network:
-    """Return an adaptive model, from a run folder, a checkpoint file or a name.
+    """Return an adaptive model, from a run folder, a repository, a checkpoint file or a name.
 
     Args:
-        model_or_run: folder, file or name.
+        model_or_run: folder, repository, file or name.
         image_size: pixels of a side, or tokens of a text; none = what the model is made for.
         model: of a file, which network it is; none = find out. Of a run of one's own network, its name.
         ema: of a file, whether to take the averaged weights; none = where there are any.
@@ -89,16 +94,18 @@ def named_or_loaded(
     from pliant.axes import Axes
     from pliant.core.inputs import example_input
     from pliant.create import create_model
+    from pliant.repository import is_repository
 
     path = Path(model_or_run)
+    is_run = path.is_dir() or is_repository(path)
     configs = Axes.named(axes) if axes is not None else ()
     if path.is_file():
         return _recognised(path, model, ema, configs, image_size)
-    if ema is not None or (model is not None and not path.is_dir()):
+    if ema is not None or (model is not None and not is_run):
         raise ValueError(f"{model_or_run} is no file; --model and --ema are for checkpoint files of other people")
-    if path.is_dir():
+    if is_run:
         if configs:
-            raise ValueError(f"--axes: got {axes!r}, but {model_or_run} is a run folder, whose network is adapted")
+            raise ValueError(f"--axes: got {axes!r}, but {model_or_run} is a run, whose network is adapted")
         loaded, info = load_run(path, model)
         return Network(loaded, _image_size(loaded, image_size or info.get("image_size")))
     if ":" not in model_or_run:

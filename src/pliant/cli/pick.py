@@ -35,8 +35,9 @@ def load_table(run: Path) -> Table:
     """Read the table of a run folder or of a checkpoint file, or say how to get one."""
     from pliant.cli.networks import table_path
     from pliant.measure.table import Table
+    from pliant.repository import is_repository
 
-    measured = run.is_dir() or (run.is_file() and run.suffix != ".json")
+    measured = run.is_dir() or is_repository(run) or (run.is_file() and run.suffix != ".json")
     path = table_path(run) if measured else run
     if measured and not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: measure first with `pliant measure {run} --data ...`")
