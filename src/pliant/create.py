@@ -15,7 +15,7 @@ from torch import nn
 from pliant.core.config import Config
 from pliant.core.surgery import replace
 from pliant.core.weightless import Unwanted, weightless
-from pliant.models import MODELS
+from pliant.models import LIBRARY_CLASSES, MODELS
 from pliant.own import create as create_own
 from pliant.own import is_own
 
@@ -222,6 +222,8 @@ def _candidates(model: nn.Module) -> Iterator[ModelSource]:
         yield ModelSource(name=f"{library}:{name}", num_classes=_num_classes(model))
         if options:
             yield ModelSource(name=f"{library}:{name}", num_classes=_num_classes(model), options=options)
+    for name in LIBRARY_CLASSES.get(module, ()):
+        yield ModelSource(name=f"pliant:{name}", num_classes=_num_classes(model))
 
 
 def _is_usual(name: str, num_classes: int | None) -> bool:

@@ -199,3 +199,15 @@ def test_texts_of_widths_are_read_in_any_form():
     with pytest.raises(ValueError, match=r"allowed are width=0\.5, width=0\.5/1\.0, width=1\.0/0\.5 and width=1\.0"):
         space.parse("width=0.7/1.0")
     assert SubNetSpace(widths=((0.5,), (1.0,))).parse("0.5").width == (0.5,)
+
+
+def test_groups_of_a_norm_go_as_a_whole():
+    def norm(channels: int) -> nn.Module:
+        return nn.GroupNorm(8, channels)
+
+    model = pliant.create_model("torchvision:resnet18", num_classes=5, norm_layer=norm).eval()
+    pliant.adapt_(model, pliant.Width(choices=(0.3, 1.0)))  # 2.4 groups of 8
+    x = torch.randn(2, 3, 32, 32)
+    network = pliant.extract(model, "width=0.3")
+    assert repr(network.layer1[0].bn1) == "GroupNorm(2, 16, eps=1e-05, affine=True, bias=True)"
+    torch.testing.assert_close(network(x), model(x, subnet="width=0.3"), rtol=0, atol=0)

@@ -8,10 +8,11 @@ from functools import partial
 from torch import nn
 
 from pliant.models.ds_mbnet import DSMBNet
+from pliant.models.ds_resnet import ds_resnet50
 from pliant.models.msdnet import PRESETS
 from pliant.models.resnet import CifarResNet
 
-__all__ = ["MODELS"]
+__all__ = ["LIBRARY_CLASSES", "MODELS"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{layers}": partial(CifarResNet, layers) for layers in (20, 32, 44, 56, 110)},
@@ -19,5 +20,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "ds_mbnet": DSMBNet,
     "ds_mbnet_cifar10": partial(DSMBNet, num_classes=10, large_images=False),
     "ds_mbnet_cifar100": partial(DSMBNet, num_classes=100, large_images=False),
+    "ds_resnet50": ds_resnet50,
 }
+
+# Those that are a library's own class with other settings, by its module.
+LIBRARY_CLASSES = {"torchvision.models.resnet": ("ds_resnet50",)}
 """The CIFAR ResNets of He et al., "Deep Residual Learning for Image Recognition", section 4.2; MSDNets; DS-MBNet."""

@@ -50,7 +50,7 @@ class Width(Config):
             (universally slimmable networks), whose statistics are then to be taken anew for each width.
         gate: chooses the width input by input; none = it is chosen from outside alone.
         divisor: keep a multiple of so many channels, the nearest one and at least one; 1 = round down to any number.
-            Groups of a convolution are kept or left whole all the same, and a choice must leave whole heads.
+            Groups of a convolution or a norm are kept or left whole all the same, and a choice must leave whole heads.
     """
 
     choices: tuple[float, ...] | None = None

@@ -113,11 +113,11 @@ def _whole_heads(width: float, share: float, heads: ChannelGroup) -> int:
 
 
 def _is_of_heads(group: ChannelGroup) -> bool:
-    return _has_channels_together(group) and not any(cut.name == "groups" for cut in group.cuts)
+    return _has_channels_together(group) and not any(cut.name in ("groups", "num_groups") for cut in group.cuts)
 
 
 def _has_channels_together(group: ChannelGroup) -> bool:
-    """Whether units are heads, or groups of a convolution."""
+    """Whether units are heads, or groups of a convolution or of a norm."""
     return any(cut.per_unit > 1 and cut.dim is not None for cut in group.cuts)
 
 
