@@ -14,7 +14,10 @@ from pliant.core.stream import averaged, stream_of
 from pliant.core.surgery import demote, mix_in
 from pliant.core.switch import Switch
 
-__all__ = ["Attending", "DoubleHeadedGate", "GatePoint", "gate_of"]
+__all__ = ["KEPT", "Attending", "DoubleHeadedGate", "GatePoint", "gate_of"]
+
+# The child of a plain network's block that is left of its gate; blocks have children called `attention` themselves.
+KEPT = "channel_attention"
 
 
 class DoubleHeadedGate(nn.Module):
@@ -79,7 +82,7 @@ class GatePoint(nn.Module):
         gate: Any = block._modules.pop("gate")
         if attends and gate.expand is not None:
             del gate.choose
-            block.add_module("attention", gate)
+            block.add_module(KEPT, gate)
             mix_in(block, Attending, "Attending")
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -96,12 +99,12 @@ class GatePoint(nn.Module):
 
 
 class Attending(nn.Module):
-    """A block of a plain network that keeps the attention of its gate: the child `attention`."""
+    """A block of a plain network that keeps the attention of its gate: the child `channel_attention`."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the block and scale its channels."""
         output = super().forward(*args, **kwargs)
-        attention: Any = self._modules["attention"]
+        attention: Any = self._modules[KEPT]
         return _with_stream(output, attention(stream_of(output)))
 
 

@@ -13,7 +13,7 @@ from pliant.core.anatomy import Anatomy, ChannelGroup, Cut
 from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.core.switch import Switch
 from pliant.width.config import Gate, Width
-from pliant.width.gates import DoubleHeadedGate, GatePoint
+from pliant.width.gates import KEPT, DoubleHeadedGate, GatePoint
 from pliant.width.modules import Number, Part, Sliced
 
 __all__ = ["adapt_", "bake_", "changed_paths", "refuse_unfit", "subnet_space"]
@@ -167,8 +167,9 @@ def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Width) -> None:
         return
     path = _gate_path(anatomy, config.gate)
     block = model.get_submodule(path)
-    if isinstance(block, nn.Sequential | nn.ModuleList) or hasattr(block, "gate"):
-        has = "runs all its children" if isinstance(block, nn.Sequential | nn.ModuleList) else "has a 'gate' already"
+    taken = [f"has a {name!r} already" for name in ("gate", KEPT) if hasattr(block, name)]
+    if isinstance(block, nn.Sequential | nn.ModuleList) or taken:
+        has = taken[0] if taken else "runs all its children"
         raise ValueError(f"Gate.behind: {path!r}, where the gate would stand, {has}; take another place")
     _gate_cuts(anatomy, config.gate)
 
