@@ -63,6 +63,12 @@ class Family:
         return self.fewer(lengths) if self.fewer else None
 
 
+def _ds_vit(lengths: Lengths) -> nn.Module:
+    from pliant.models import MODELS
+
+    return MODELS["ds_vit_cifar10"](num_blocks=sum(lengths), num_early=lengths[0])
+
+
 def _resnet(block: str = "Bottleneck", **options: Any) -> Callable[[Lengths], nn.Module]:
     def build(lengths: Lengths) -> nn.Module:
         from torchvision.models import resnet
@@ -197,6 +203,7 @@ _NARROW = dict(embed_dim=96, num_heads=3)
 
 FAMILIES = [
     Family("pliant:resnet20"),
+    Family("pliant:ds_vit_cifar10", {"num_blocks": 6}, fewer=_ds_vit),
     # torchvision
     Family("torchvision:resnet18", fewer=_resnet("BasicBlock")),
     Family("torchvision:resnet50", fewer=_resnet(), slow=True),

@@ -129,7 +129,7 @@ def test_3_keys_survive_and_only_second_sets_are_new(case):
 
 def test_5_a_sub_network_that_is_none_is_refused_by_name(case):
     stages = len(case.adapted.anatomy.stages)
-    for text in ("TTX"[:stages].ljust(stages, "F"), "T" * (stages + 1), "", "depth=XX", "exit=3"):
+    for text in ("X".rjust(stages, "T"), "T" * (stages + 1), "", "depth=XX", "exit=3"):
         with pytest.raises(ValueError, match=f"{stages} letters") as error:
             case.logits(case.adapted, subnet=text)
         assert repr(text) in str(error.value) and "\n" not in str(error.value)

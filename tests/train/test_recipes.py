@@ -97,7 +97,7 @@ def test_a_recipe_runs(path: Path, images: ImageData, plain_run: str, tmp_path: 
     recipe = two_steps(Recipe.load(ROOT / path), len(images.train))
     if recipe.model.start_from:
         recipe = recipe.replace(model=recipe.model.replace(start_from=plain_run))
-    sizes = {name: images.image_size for name in ("img_size",) if name in recipe.model.options}
+    sizes = {name: images.image_size for name in ("img_size", "image_size") if name in recipe.model.options}
     recipe = recipe.replace(model=recipe.model.replace(options=recipe.model.options | sizes))
     check(train(recipe, data=images, out=tmp_path / "run", device="cpu", log=None), recipe)
 

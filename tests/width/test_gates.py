@@ -17,6 +17,7 @@ NAMES = {
     "torchvision:mobilenet_v2": {},
     "timm:convnext_atto": {},
     "torchvision:swin_t": {},
+    "pliant:ds_vit_cifar10": {},
 }
 
 
