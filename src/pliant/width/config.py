@@ -51,6 +51,8 @@ class Width(Config):
         gate: chooses the width input by input; none = it is chosen from outside alone.
         divisor: keep a multiple of so many channels, the nearest one and at least one; 1 = round down to any number.
             Groups of a convolution or a norm are kept or left whole all the same, and a choice must leave whole heads.
+        kernels: kernels larger than 3 shrink too: at widths below 1 their centre runs, two smaller (5 to 3, 7 to 5),
+            with less padding to match (DS-Net++). A convolution that reads the images keeps its own.
     """
 
     choices: tuple[float, ...] | None = None
@@ -58,6 +60,7 @@ class Width(Config):
     norms: Literal["statistics", "private", "shared"] = "statistics"
     gate: Gate | None = None
     divisor: int = 1
+    kernels: bool = False
 
     def validate(self) -> None:
         """Check the choices and the divisor."""

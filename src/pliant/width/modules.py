@@ -32,6 +32,7 @@ class Part:
         size: entries of each part.
         stage: the stage whose width counts.
         kept: how many entries of each part run, by width.
+        centred: those in the middle of each part run, not the leading ones.
     """
 
     dim: int
@@ -39,15 +40,17 @@ class Part:
     size: int
     stage: int
     kept: Mapping[float, int]
+    centred: bool = False
 
     def of(self, tensor: Tensor, widths: Widths) -> Tensor:
         """Return what runs of a tensor: a view, and a copy only where the dimension has several parts."""
         kept = self.kept[widths[self.stage]]
         if kept == self.size:
             return tensor
+        start = (self.size - kept) // 2 if self.centred else 0
         if self.parts == 1:
-            return tensor.narrow(self.dim, 0, kept)
-        split = tensor.unflatten(self.dim, (self.parts, self.size)).narrow(self.dim + 1, 0, kept)
+            return tensor.narrow(self.dim, start, kept)
+        split = tensor.unflatten(self.dim, (self.parts, self.size)).narrow(self.dim + 1, start, kept)
         return split.flatten(self.dim, self.dim + 1)
 
 

@@ -14,6 +14,7 @@ from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.core.switch import Switch
 from pliant.width.config import Gate, Width
 from pliant.width.gates import KEPT, DoubleHeadedGate, GatePoint
+from pliant.width.kernels import kernel_slices, shrinking_kernels
 from pliant.width.modules import Number, Part, Sliced
 
 __all__ = ["adapt_", "bake_", "changed_paths", "refuse_unfit", "subnet_space"]
@@ -158,11 +159,16 @@ def changed_paths(anatomy: Anatomy, config: Width) -> list[str]:
 
 
 def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Width) -> None:
-    """Refuse a gate where none can stand.
+    """Refuse a gate where none can stand, and small kernels where there are no large ones.
 
     Raises:
         ValueError: says why.
     """
+    if config.kernels and not any(shrinking_kernels(model, anatomy)):
+        raise ValueError(
+            f"Width.kernels: got true, but this {anatomy.family} has no kernel larger than 3 that can shrink; allowed "
+            "is false"
+        )
     if config.gate is None:
         return
     path = _gate_path(anatomy, config.gate)
@@ -237,6 +243,11 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Width, switch: Switch, co
                 sizes = {width: units * cut.per_unit for width, units in kept.items()}
                 part = Part(cut.dim, cut.parts, group.units * cut.per_unit, stage, sizes)
                 parts[cut.path][cut.name].append(part)
+    for path, group in shrinking_kernels(model, anatomy) if config.kernels else ():
+        kept = _kept(group, shares, config.divisor)
+        centres, written = kernel_slices(model.get_submodule(path), places[group.stage], kept)
+        parts[path]["weight"] += centres
+        numbers[path] |= written
     for path in paths:
         module, shrinking = model.get_submodule(path), parts[path]
         own = _own_tensors(module, shrinking, config)
