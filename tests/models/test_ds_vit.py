@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import pliant
 from pliant.cli.app import app
 from pliant.models.ds_vit import DSViT
-from pliant.train.gates import gate_of
+from pliant.width.gates import gate_of
 
 WIDTHS = ["width=0.5", "width=0.5/0.67", "width=0.5/0.83", "width=0.5/1.0", "width=1.0"]
 
