@@ -192,7 +192,7 @@ def _compare_choices(
         with torch.no_grad():
             _, features = adapted.seen_by_gate(example)
             scores = gate_of(adapted).choose(features)[0]
-        (place,) = session.run([ROUTE], {given: example.numpy()})[0]
+        place = int(numpy.asarray(session.run([ROUTE], {given: example.numpy()})[0])[0])
         if scores.max() - scores[place] > tolerance * max(1.0, float(scores.abs().max())):
             raise ExportError(
                 f"{target}: not written, because its gate chooses {adapted.routes[place]} where eager PyTorch chooses "
