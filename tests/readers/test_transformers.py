@@ -60,6 +60,29 @@ def test_what_is_extracted_is_what_its_config_makes(tmp_path):
         torch.testing.assert_close(loaded(inputs).logits, network(inputs).logits)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("vit", dict(VISION, hidden_size=64, num_attention_heads=4, intermediate_size=96)),
+        ("bert", dict(TEXT, hidden_size=64, num_attention_heads=4, intermediate_size=96)),
+        ("llama", dict(TEXT, hidden_size=64, num_attention_heads=4, num_key_value_heads=4, intermediate_size=96)),
+    ],
+)
+@pytest.mark.parametrize("depth", [False, True])
+def test_a_narrow_network_is_what_its_config_makes(tmp_path, kind, options, depth):
+    torch.manual_seed(0)
+    model = pliant.create_model(f"transformers:{kind}", **options)
+    pliant.adapt_(model, pliant.Width(choices=(0.5, 1.0)), *([pliant.Depth()] if depth else []))
+    network = pliant.extract(model.eval(), "smallest")
+    assert (network.config.hidden_size, network.config.num_attention_heads) == (32, 2)
+    assert (model.config.hidden_size, model.config.num_attention_heads) == (64, 4)
+    network.save_pretrained(tmp_path)
+    loaded = type(network).from_pretrained(tmp_path).eval()
+    inputs = torch.rand(1, 3, 32, 32) if kind == "vit" else torch.randint(3, 100, (2, 6))
+    torch.testing.assert_close(loaded(inputs).logits, network(inputs).logits)
+
+
 def test_merging_norms_of_swin_follow_the_stage_behind_them():
     with torch.device("meta"):
         model = pliant.create_model("transformers:swin")

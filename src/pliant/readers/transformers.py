@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from pliant.core.anatomy import Anatomy, Stage
+from pliant.core.weights import shapes
 from pliant.readers.parts import child_paths, find_norms, read_blocks, read_stage
 
 __all__ = ["COLUMNS", "STAGES", "read", "settle_"]
@@ -28,6 +31,9 @@ COLUMNS = {
     "qwen2": "layers",
     "qwen3": "layers",
 }
+
+# What the entries of a config that count channels or heads have in their names.
+CHANNELS = ("hidden_size", "intermediate_size", "embed_dim", "_heads")
 
 
 def read(model: nn.Module) -> Anatomy | None:
@@ -111,10 +117,10 @@ STAGES: dict[str, Callable[[nn.Module, str], tuple[Stage, ...]]] = {
 
 
 def settle_(model: nn.Module, anatomy: Anatomy) -> None:
-    """Let the config, and the numbers that blocks bear, agree with the blocks that are left, in place.
+    """Let the config, and the numbers that blocks bear, agree with the blocks and channels that are left, in place.
 
-    The config says how many blocks the library makes; the number of a block says which entry of a
-    key-value cache is its own.
+    The config says how many blocks the library makes, and of how many channels; the number of a block says which entry
+    of a key-value cache is its own.
     """
     assert isinstance(model, PreTrainedModel)
     config: Any = model.config
@@ -127,6 +133,43 @@ def settle_(model: nn.Module, anatomy: Anatomy) -> None:
             config.layer_types = [config.layer_types[number] for number in kept]
     else:
         config.depths = [len(container) for container in containers]  # type: ignore[arg-type]
+    if anatomy.channels:
+        _settle_channels_(model, anatomy)
+
+
+def _settle_channels_(model: PreTrainedModel, anatomy: Anatomy) -> None:
+    """Let the config say how many channels and heads are left, where it then makes this very network."""
+    left = _left_of(model, anatomy)
+    config: Any = copy.deepcopy(model.config)
+    for name, value in model.config.to_dict().items():
+        if any(word in name for word in CHANNELS):
+            if isinstance(value, list):
+                setattr(config, name, [left.get(size, size) for size in value])
+            elif isinstance(value, int):
+                setattr(config, name, left.get(value, value))
+    try:
+        with torch.device("meta"):
+            made = type(model)(config)
+    except ValueError:  # it makes no network at all
+        return
+    if shapes(made.state_dict()) == shapes(model.state_dict()):
+        vars(model.config).update(vars(config))
+
+
+def _left_of(model: PreTrainedModel, anatomy: Anatomy) -> dict[int, int]:
+    """Return how many channels, or heads, there are where there were so many."""
+    found: dict[int, set[int]] = {}
+    for group in anatomy.channels:
+        for cut in group.cuts:
+            try:
+                tensor = getattr(model.get_submodule(cut.path), cut.name)
+            except AttributeError:  # of a block that was taken out
+                continue
+            if cut.dim is not None:
+                units = tensor.shape[cut.dim] // (cut.parts * cut.per_unit)
+                for size in (1, cut.per_unit):
+                    found.setdefault(group.units * size, set()).add(units * size)
+    return {before: after.pop() for before, after in found.items() if len(after) == 1}
 
 
 def _renumber_(block: nn.Module, number: int) -> int | None:
