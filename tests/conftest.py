@@ -1,5 +1,10 @@
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
+
+from pliant.measure import energy
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -12,3 +17,11 @@ def _one_thread() -> None:
 def _same_weights() -> None:
     """A network has the same random weights whichever tests its worker ran before."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_energy_counters() -> Iterator[None]:
+    """Reading the counters of the machine takes seconds a sub-network, and would make numbers of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(energy, "POWERCAP", Path("no", "counters"))
+        yield

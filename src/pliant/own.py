@@ -1,11 +1,11 @@
-"""Networks of a person's own, by name: `FILE.py:FUNCTION`, a Python file and a function in it that makes one."""
+"""Functions of a person's own, by name: `FILE.py:FUNCTION`, a Python file and, say, what makes a network in it."""
 
 from __future__ import annotations
 
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["create", "is_own"]
+__all__ = ["create", "find", "is_own"]
 
 # Files that were run, by path, time of the last change and size: each once, so that its classes stay the same.
 _RUN: dict[tuple[Path, int, int], ModuleType] = {}
@@ -36,11 +36,8 @@ def create(name: str, *, num_classes: int | None = None, pretrained: bool = Fals
     Raises:
         ValueError: no such file or function, it does not take the options, or what it returns is no network.
     """
-    file, _, function = name.rpartition(":")
-    with _importing_from(Path(file).resolve().parent):
-        make = getattr(_run(Path(file)), function, None)
-        if not callable(make):
-            raise ValueError(f"{name}: there is no function {function!r} in {file}")
+    make = find(name)
+    with _importing_from(_file(name)):
         taken = inspect.signature(make).parameters
         if pretrained and "pretrained" not in taken:
             raise ValueError(f"{name} takes no argument 'pretrained', so it has no pretrained weights")
@@ -54,6 +51,27 @@ def create(name: str, *, num_classes: int | None = None, pretrained: bool = Fals
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} returns a {type(model).__name__}, expected a torch.nn.Module")
     return model
+
+
+def find(name: str) -> Callable[..., Any]:
+    """Run a file and return its function.
+
+    Args:
+        name: see `create`.
+
+    Raises:
+        ValueError: no such file or function.
+    """
+    file, function = _file(name), name.rpartition(":")[2]
+    with _importing_from(file):
+        found = getattr(_run(file), function, None)
+    if not callable(found):
+        raise ValueError(f"{name}: there is no function {function!r} in {file}")
+    return found
+
+
+def _file(name: str) -> Path:
+    return Path(name.rpartition(":")[0])
 
 
 def _run(file: Path) -> ModuleType:
@@ -77,8 +95,9 @@ def _run(file: Path) -> ModuleType:
 
 
 @contextmanager
-def _importing_from(folder: Path) -> Iterator[None]:
+def _importing_from(file: Path) -> Iterator[None]:
     """Let a file import those beside it, as if it was run by itself."""
+    folder = file.resolve().parent
     sys.path.insert(0, str(folder))
     try:
         yield

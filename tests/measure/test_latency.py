@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pliant.measure import latency
-from pliant.measure.latency import interleaved_ms, summarise_ms, using_threads
+from pliant.measure.latency import interleaved_ms, using_threads
+from pliant.policy.percentiles import summarise_ms
 
 
 def test_every_round_calls_each_once_in_changing_order():
@@ -57,9 +58,16 @@ def test_no_rounds_are_refused(rounds, warmup):
         interleaved_ms({}, rounds=rounds, warmup=warmup)
 
 
-def test_median_and_95th_percentile():
-    assert summarise_ms(list(range(101))) == {"latency_ms": 50, "latency_ms_p95": 95}
-    assert summarise_ms([3.0]) == {"latency_ms": 3.0, "latency_ms_p95": 3.0}
+@pytest.mark.parametrize(("seconds", "rounds"), [(0, 2), (20, 2), (50, 4), (59.9, 4), (60, 5)])
+def test_with_a_time_there_are_as_many_rounds_as_fit(monkeypatch, seconds, rounds):
+    clock = SimpleNamespace(now=0.0)
+
+    def work():
+        clock.now += 5
+
+    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    times = interleaved_ms({"one": work, "other": work}, rounds=2, warmup=1, seconds=seconds)
+    assert {name: len(values) for name, values in times.items()} == {"one": rounds, "other": rounds}
 
 
 def test_threads_are_put_back():

@@ -17,7 +17,10 @@ KEYS = [
     "acc1",
     "acc5",
     "latency_ms",
+    "latency_ms_p75",
+    "latency_ms_p90",
     "latency_ms_p95",
+    "latency_ms_p99",
     "peak_memory_mb",
     "operators",
 ]
@@ -67,6 +70,24 @@ def test_the_table_says_how_it_came_about(adapted, data):
     assert expected.items() <= info.items()
     assert info["versions"]["torch"] == str(torch.__version__)
     assert info["cpu"] and info["date"].startswith("20")
+
+
+def test_rounds_bound_the_percentiles_that_they_can(adapted):
+    table = measure(adapted, image_size=16, subnets=["TTT"], memory=False, rounds=40)
+    (row,) = table.rows
+    assert row["latency_ms_low"] <= row["latency_ms"] <= row["latency_ms_high"]
+    assert row["latency_ms_p90"] <= row["latency_ms_p90_high"]
+    assert "latency_ms_p95_high" not in row
+    assert "latency_ms_p95_high" in measure(adapted, image_size=16, subnets=["TTT"], memory=False).rows[0]
+
+
+def test_as_many_rounds_as_fit_the_time(adapted):
+    options = {"image_size": 16, "subnets": ["TTT"], "memory": False}
+    table = measure(adapted, budget_seconds=2, **options)
+    fewest = measure(adapted, budget_seconds=0.001, **options)
+    assert table.info["budget_seconds"] == 2
+    assert table.info["rounds"] > fewest.info["rounds"] == 6
+    assert {"latency_ms_low", "latency_ms_high"} < set(fewest.rows[0])
 
 
 def test_without_test_images_validation_images_serve(adapted, data):
@@ -149,6 +170,8 @@ def test_progress_is_reported(adapted, data):
         ({"image_size": 32, "batch_size": 0}, "batch_size=0"),
         ({"image_size": 32, "threads": 0}, "threads=0"),
         ({"image_size": 32, "rounds": 0}, "rounds=0"),
+        ({"image_size": 32, "budget_seconds": 0}, "budget_seconds=0: allowed is a number of seconds above 0"),
+        ({"image_size": 32, "budget_seconds": 3, "rounds": 2}, "rounds=2 and budget_seconds=3: give one of them"),
         ({"image_size": 32, "dtype": "int8"}, "dtype=int8: allowed are float32"),
         ({"image_size": 32, "dtype": torch.int8}, "dtype=torch.int8: allowed are float32"),
         ({"image_size": 32, "device": "toaster"}, "device 'toaster' cannot be used here"),

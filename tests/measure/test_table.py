@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from pliant.measure.environment import describe_environment
 from pliant.measure.table import Table, TableError
 
 ROWS = [
@@ -41,6 +42,30 @@ def test_the_front_of_equals_is_the_first_and_of_one_that_one():
     twice = Table([ROWS[0], ROWS[0] | {"subnet": "again"}])
     assert [row["subnet"] for row in twice.pareto()] == ["TT"]
     assert Table(ROWS[:1]).pareto() == [ROWS[0]]
+
+
+def test_the_front_over_several_costs_holds_what_is_best_in_one_of_them():
+    rows = [
+        {"subnet": "A", "latency_ms": 1.0, "energy_mj": 9.0, "acc1": 90.0},
+        {"subnet": "B", "latency_ms": 2.0, "energy_mj": 5.0, "acc1": 90.0},
+        {"subnet": "C", "latency_ms": 3.0, "energy_mj": 6.0, "acc1": 90.0},
+        {"subnet": "D", "latency_ms": 3.0, "energy_mj": 6.0, "acc1": 91.0},
+        {"subnet": "E", "latency_ms": 0.5, "acc1": 99.0},
+    ]
+    table = Table(rows[::-1])
+    assert [row["subnet"] for row in table.pareto(("latency_ms", "energy_mj"))] == ["A", "B", "D"]
+    assert [row["subnet"] for row in table.pareto(["energy_mj"])] == ["B", "D"]
+    with pytest.raises(TableError, match="no row has all of gmacs, energy_mj, acc1; this table has subnet, "):
+        table.pareto(["gmacs", "energy_mj"])
+
+
+def test_a_table_of_another_machine_says_so():
+    here = describe_environment()
+    assert Table(ROWS, here | {"device": "cpu"}).other_machine() == ""
+    assert Table(ROWS, {}).other_machine() == ""
+    said = Table(ROWS, here | {"cpu": "Abacus 3"}).other_machine()
+    assert said == f"on Abacus 3; this is {here['cpu']}"
+    assert "on Wheel 7000; here is " in Table(ROWS, here | {"device": "cuda:0 (Wheel 7000)"}).other_machine()
 
 
 def test_the_front_leaves_out_what_was_not_measured():

@@ -38,6 +38,47 @@ def test_picks_the_best_that_meets_every_budget(budget, expected):
     assert choose(ROWS, **budget)["subnet"] == expected
 
 
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        ({"energy_mj": 35}, "TF"),
+        ({"energy_mj": 35, "latency_ms": 4.5}, "TT"),
+        ({"slo_ms": 9.6}, "TF"),
+        ({"slo_ms": 9.5}, "FT"),
+        ({"slo_ms": 9.5, "percentile": 95}, "FT"),
+        ({"slo_ms": 7.5, "percentile": 50}, "FF"),
+        ({"slo_ms": 7.4, "percentile": 50}, "TF"),
+        ({"slo_ms": 7.4, "percentile": 50, "energy_mj": 25}, "TT"),
+    ],
+)
+def test_energy_and_a_percentile_that_holds(budget, expected):
+    """By the upper bounds of the percentiles, not by the percentiles."""
+    energies, highs, p95_highs = (20.0, 30.0, 40.0, 50.0), (3.3, 5.1, 4.6, 7.5), (4.4, 9.6, 6.6, 10.0)
+    rows = [
+        row | {"energy_mj": energy, "latency_ms_high": high, "latency_ms_p95_high": p95_high}
+        for row, energy, high, p95_high in zip(ROWS, energies, highs, p95_highs, strict=True)
+    ]
+    assert choose(rows, **budget)["subnet"] == expected
+    with pytest.raises(
+        BudgetError, match="slo_ms=3 at percentile 95 cannot be met: the fastest sub-network is TT at 4"
+    ):
+        choose(rows, slo_ms=3)
+
+
+def test_a_percentile_that_cannot_be_promised_says_what_it_takes():
+    with pytest.raises(BudgetError, match="percentile 95 has no upper bound in this table: that takes 72 rounds"):
+        choose(ROWS, slo_ms=9)
+    with pytest.raises(BudgetError, match="percentile=80: allowed are 50, 75, 90, 95, 99"):
+        choose(ROWS, slo_ms=9, percentile=80)
+    with pytest.raises(BudgetError, match="percentile=90 is of slo_ms, which is not given"):
+        choose(ROWS, gmacs=9, percentile=90)
+
+
+def test_an_unknown_budget_says_what_is_known():
+    with pytest.raises(BudgetError, match="latency is no budget; allowed are latency_ms, "):
+        choose(ROWS, latency=3)
+
+
 def test_without_accuracy_the_largest_is_the_best():
     assert choose(without("acc1"), latency_ms=5.0)["subnet"] == "FT"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from pliant.checkpoint import versions
 
-__all__ = ["describe_environment", "device_name", "resolve_device"]
+__all__ = ["describe_environment", "device_name", "other_machine", "resolve_device"]
 
 
 def describe_environment() -> dict[str, Any]:
@@ -46,6 +47,28 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return str(device)
+
+
+def other_machine(info: Mapping[str, Any]) -> str:
+    """Compare where a table was measured with where we are.
+
+    Machines are told apart by the names of their processors and accelerators alone.
+
+    Args:
+        info: of a table.
+
+    Returns:
+        What is different, in words; empty where nothing is, or where the table does not say.
+    """
+    cpu, here = info.get("cpu"), _cpu_name()
+    if cpu and cpu != here:
+        return f"on {cpu}; this is {here}"
+    accelerator = str(info.get("device", "")).partition(" (")[2].removesuffix(")")
+    if accelerator:
+        present = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
+        if accelerator not in present:
+            return f"on {accelerator}; here is {' and '.join(sorted(present)) or 'none'}"
+    return ""
 
 
 def _cpu_name() -> str:

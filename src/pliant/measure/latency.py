@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import gc
 import random
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 
-__all__ = ["interleaved_ms", "summarise_ms", "using_threads"]
+__all__ = ["interleaved_ms", "time_ms", "using_threads"]
 
 
 def interleaved_ms(
     callables: Mapping[str, Callable[[], object]],
     *,
     rounds: int = 30,
+    seconds: float = 0,
     warmup: int = 3,
     device: torch.device | str = "cpu",
     seed: int = 0,
@@ -31,7 +31,8 @@ def interleaved_ms(
 
     Args:
         callables: by name, what to time; called without arguments.
-        rounds: times recorded for each.
+        rounds: times recorded for each; with `seconds` the fewest.
+        seconds: more rounds follow, as long as another one fits into this time, the warm-up included.
         warmup: rounds before that.
         device: where the work happens; a CUDA device is waited for before and after each call.
         seed: of the order.
@@ -46,25 +47,23 @@ def interleaved_ms(
     if rounds < 1 or warmup < 0:
         raise ValueError(f"rounds={rounds}, warmup={warmup}: needed are rounds >= 1 and warmup >= 0")
     times: dict[str, list[float]] = {name: [] for name in callables}
-    order = list(callables)
+    order, device = list(callables), torch.device(device)
     shuffle = random.Random(seed).shuffle
+    started, done = time.perf_counter(), 0
+
+    def another_fits() -> bool:
+        return (time.perf_counter() - started) * (done + 1) / done <= seconds
+
     with _garbage_kept():
-        for done in range(warmup + rounds):
+        while done < warmup + rounds or another_fits():
             shuffle(order)
             for name in order:
-                elapsed_ms = _time_ms(callables[name], torch.device(device))
+                elapsed_ms = time_ms(callables[name], device)
                 if done >= warmup:
                     times[name].append(elapsed_ms)
-            on_round(done + 1)
+            done += 1
+            on_round(done)
     return times
-
-
-def summarise_ms(times: Sequence[float]) -> dict[str, float]:
-    """Return the median and the 95th percentile (interpolated) of times in milliseconds."""
-    if len(times) == 1:
-        return {"latency_ms": times[0], "latency_ms_p95": times[0]}
-    p95 = statistics.quantiles(times, n=20, method="inclusive")[-1]
-    return {"latency_ms": statistics.median(times), "latency_ms_p95": p95}
 
 
 @contextmanager
@@ -81,7 +80,8 @@ def using_threads(threads: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _time_ms(call: Callable[[], object], device: torch.device) -> float:
+def time_ms(call: Callable[[], object], device: torch.device) -> float:
+    """Return how long a call takes, ms; a CUDA device is waited for before and after."""
     on_cuda = device.type == "cuda"
     if on_cuda:
         torch.cuda.synchronize(device)

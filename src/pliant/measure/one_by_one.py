@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.modes import evaluating
-from pliant.measure.latency import interleaved_ms, summarise_ms, using_threads
+from pliant.measure.latency import interleaved_ms, using_threads
+from pliant.policy.percentiles import summarise_ms
 
 if TYPE_CHECKING:
     from pliant.data import ImageData, Split
@@ -77,7 +78,8 @@ def time_one_by_one(
         on_progress: called after each image.
 
     Returns:
-        For each name `latency_ms_mean`, `latency_ms` (median) and `latency_ms_p95`; and `threads` and `rounds`.
+        For each name `latency_ms_mean` and what `pliant.policy.percentiles.summarise_ms` returns; and `threads` and
+        `rounds`.
     """
     chosen = torch.linspace(0, len(split) - 1, min(rounds, len(split))).long()
     parameter = next(model.parameters())

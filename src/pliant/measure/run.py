@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +20,13 @@ from pliant.core.wrapped import refuse_wrapped
 from pliant.measure.accuracy import measure_accuracy
 from pliant.measure.candidates import Candidate, find_candidates, model_name
 from pliant.measure.describe import structure_info, structure_row
+from pliant.measure.energy import EnergyError, Meter, interleaved_mj, read_joules, usual_meter
 from pliant.measure.environment import describe_environment, device_name, resolve_device
-from pliant.measure.latency import interleaved_ms, summarise_ms, using_threads
+from pliant.measure.latency import interleaved_ms, using_threads
 from pliant.measure.memory import peak_memory_mb
 from pliant.measure.operators import count_operators
 from pliant.measure.table import Table
+from pliant.policy.percentiles import rounds_needed, summarise_ms
 from pliant.recalibrate import training_images, why_not
 
 if TYPE_CHECKING:
@@ -35,6 +39,12 @@ Progress = Callable[[str, int, int], object]
 
 Row = dict[str, Any]
 
+_ROUNDS = 100
+"""Enough for an upper bound of the 95th percentile."""
+_FEWEST_ROUNDS = rounds_needed(50)
+"""However little time there is: enough for an interval of the median."""
+_ENERGY_SECONDS = 2.0
+"""The shortest for which each sub-network runs; counters that move ten times a second are then off by a few percent."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -45,6 +55,7 @@ class _Conditions:
     images: Tensor
     threads: int | None
     rounds: int
+    budget_seconds: float | None
     warmup: int
     through: Literal["extracted", "switched"]
 
@@ -67,16 +78,19 @@ def measure(
     device: torch.device | str | None = None,
     latency: bool = True,
     memory: bool = True,
-    rounds: int = 30,
+    energy: bool = True,
+    meter: Meter | None = None,
+    rounds: int | None = None,
+    budget_seconds: float | None = None,
     warmup: int = 3,
     through: Literal["extracted", "switched"] = "extracted",
     recalibrate: int = 0,
     augment: Augment | None = None,
     on_progress: Progress = lambda what, done, total: None,
 ) -> Table:
-    """Measure every sub-network: accuracy, MACs, parameters, latency, memory and operators.
+    """Measure every sub-network: accuracy, MACs, parameters, latency, energy, memory and operators.
 
-    Accuracy and operators are those of `model(x, subnet=...)`; latency and memory by default those of the
+    Accuracy and operators are those of `model(x, subnet=...)`; latency, energy and memory by default those of the
     extracted sub-network, which is what ships. The model stays as it is, on its device and in its mode.
 
     Args:
@@ -94,7 +108,13 @@ def measure(
         device: none = the model's own. The model is copied for another.
         latency: measure latency.
         memory: measure peak memory.
-        rounds: times each sub-network is timed.
+        energy: measure energy where it can be read; where not, `no_energy` in the table's `info` says why. Each
+            sub-network runs for 2 s or more.
+        meter: called without arguments, returns the joules used since some start, for instance by a meter at the
+            plug; none = the counters of the processor (RAPL) or of the GPU (NVML).
+        rounds: times each sub-network is timed; none = 100, or as many as fit.
+        budget_seconds: time all sub-networks for so long together, in as many rounds as fit, 6 at least; and measure
+            energy for as long again.
         warmup: rounds before that, not recorded.
         through: time the extracted sub-networks, or the model switched to each.
         recalibrate: measure the sub-networks that were not trained with norm statistics taken anew from so
@@ -116,6 +136,9 @@ def measure(
         raise ValueError(f"through={through!r}: allowed are 'extracted' and 'switched'")
     # Refused here, not where they are used, because minutes of measuring accuracy may lie between.
     _at_least_one(batch_size=batch_size, eval_batch_size=eval_batch_size, threads=threads, rounds=rounds)
+    _refuse_budget(budget_seconds, rounds)
+    if meter is not None:
+        read_joules(meter)
     image_size = _image_size(image_size, data)
     parameter = _first_parameter(model)
     resolved_dtype = _dtype(parameter.dtype if dtype is None else dtype)
@@ -134,9 +157,12 @@ def measure(
             info |= _add_accuracy(rows, candidates, data, split, eval_batch_size, on_progress)
         images = input_spec(model, image_size).random(batch_size, torch.Generator().manual_seed(0))
         images = images.to(resolved_device, resolved_dtype if images.is_floating_point() else None)
-        conditions = _Conditions(images, threads, rounds, warmup, through)
+        rounds = rounds or (_ROUNDS if budget_seconds is None else _FEWEST_ROUNDS)
+        conditions = _Conditions(images, threads, rounds, budget_seconds, warmup, through)
         if latency:
             info |= _add_latency(rows, candidates, conditions, on_progress)
+        if energy:
+            info |= _add_energy(rows, candidates, conditions, meter, on_progress)
         if memory:
             _add_memory(rows, candidates, conditions, on_progress)
         _add_operators(rows, candidates, images[:1])
@@ -187,19 +213,59 @@ def _add_accuracy(
 def _add_latency(
     rows: list[Row], candidates: Sequence[Candidate], conditions: _Conditions, on_progress: Progress
 ) -> dict[str, Any]:
-    images, total = conditions.images, conditions.warmup + conditions.rounds
-    passes = {candidate.name: partial(conditions.passes(candidate), images) for candidate in candidates}
+    budget = conditions.budget_seconds
+    started, done, total = time.perf_counter(), 0, conditions.warmup + conditions.rounds
+
+    def on_round(count: int) -> None:
+        nonlocal done
+        done = count
+        fitting = int(done * (budget or 0) / (time.perf_counter() - started))
+        on_progress("latency", done, max(done, total, fitting))
+
     with using_threads(conditions.threads) as threads, torch.inference_mode():
         times = interleaved_ms(
-            passes,
+            _passes(candidates, conditions),
             rounds=conditions.rounds,
+            seconds=budget or 0,
             warmup=conditions.warmup,
-            device=images.device,
-            on_round=lambda done: on_progress("latency", done, total),
+            device=conditions.images.device,
+            on_round=on_round,
         )
     for row in rows:
         row |= summarise_ms(times[row["subnet"]])
-    return {"threads": threads, "rounds": conditions.rounds, "latency_of": conditions.through}
+    info = {"threads": threads, "rounds": done - conditions.warmup, "latency_of": conditions.through}
+    return info if budget is None else info | {"budget_seconds": budget}
+
+
+def _add_energy(
+    rows: list[Row],
+    candidates: Sequence[Candidate],
+    conditions: _Conditions,
+    meter: Meter | None,
+    on_progress: Progress,
+) -> dict[str, Any]:
+    """Add the energy of an image to every row, or to none and say why."""
+    images, blocks = conditions.images, 4
+    try:
+        meter = meter or usual_meter(images.device)
+        with using_threads(conditions.threads), torch.inference_mode():
+            used_mj = interleaved_mj(
+                _passes(candidates, conditions),
+                meter,
+                seconds=max(_ENERGY_SECONDS, (conditions.budget_seconds or 0) / len(candidates)),
+                blocks=blocks,
+                device=images.device,
+                on_block=lambda done: on_progress("energy", done, blocks),
+            )
+    except EnergyError as error:
+        return {"no_energy": str(error)}
+    for row in rows:
+        row["energy_mj"] = used_mj[row["subnet"]] / len(images)
+    return {"energy_of": getattr(meter, "__name__", type(meter).__name__)}
+
+
+def _passes(candidates: Sequence[Candidate], conditions: _Conditions) -> dict[str, Callable[[], Tensor]]:
+    return {candidate.name: partial(conditions.passes(candidate), conditions.images) for candidate in candidates}
 
 
 def _add_memory(
@@ -220,6 +286,15 @@ def _at_least_one(**options: int | None) -> None:
     for name, value in options.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: allowed are whole numbers from 1 on")
+
+
+def _refuse_budget(budget_seconds: float | None, rounds: int | None) -> None:
+    if budget_seconds is None:
+        return
+    if not math.isfinite(budget_seconds) or budget_seconds <= 0:
+        raise ValueError(f"budget_seconds={budget_seconds}: allowed is a number of seconds above 0")
+    if rounds is not None:
+        raise ValueError(f"rounds={rounds} and budget_seconds={budget_seconds:g}: give one of them")
 
 
 def _image_size(image_size: int | None, data: ImageData | None) -> int:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from pliant.core.files import read_text, write_text
-from pliant.policy.budget import choose
+from pliant.measure.environment import other_machine
+from pliant.policy.budget import Budget, choose
 
-__all__ = ["Table", "TableError"]
+__all__ = ["DETAILS", "Table", "TableError"]
 
 FORMAT_VERSION = 1
 
-# Columns in the order people read them: key, heading, decimals. Unknown keys follow as they are.
+# Columns in the order people read them: key, heading, decimals. Those without a heading are for programs alone; unknown
+# keys follow as they are.
 _COLUMNS = {
     "subnet": ("sub-network", 0),
     "gmacs": ("GMACs", 3),
@@ -26,10 +28,22 @@ _COLUMNS = {
     "acc1": ("top-1 %", 2),
     "acc5": ("top-5 %", 2),
     "latency_ms": ("latency ms", 2),
+    "latency_ms_low": ("low ms", 2),
+    "latency_ms_high": ("high ms", 2),
+    "latency_ms_p75": ("", 2),
+    "latency_ms_p75_high": ("", 2),
+    "latency_ms_p90": ("", 2),
+    "latency_ms_p90_high": ("", 2),
     "latency_ms_p95": ("p95 ms", 2),
+    "latency_ms_p95_high": ("", 2),
+    "latency_ms_p99": ("", 2),
+    "latency_ms_p99_high": ("", 2),
+    "energy_mj": ("energy mJ", 2),
     "peak_memory_mb": ("memory MB", 1),
     "operators": ("operators", 0),
 }
+# What a person is not shown: it is there to choose by.
+DETAILS = frozenset(key for key, (heading, _) in _COLUMNS.items() if not heading)
 
 
 class TableError(ValueError):
@@ -42,9 +56,10 @@ class Table:
 
     Attributes:
         rows: mappings with `subnet` and what was measured of `gmacs`, `params_m`, `acc1` and `acc5`
-            (percent), `latency_ms` (median), `latency_ms_p95`, `peak_memory_mb` (10^6 bytes) and
-            `operators`. What was not measured is absent, never zero; values that are not finite
-            numbers are no measurements and are left out.
+            (percent), `latency_ms` (median) with the percentiles and bounds of
+            `pliant.policy.percentiles.summarise_ms`, `energy_mj` (10^-3 joules an image),
+            `peak_memory_mb` (10^6 bytes) and `operators`. What was not measured is absent, never
+            zero; values that are not finite numbers are no measurements and are left out.
         info: the circumstances, such as model, data, device, threads, versions and date.
 
     Raises:
@@ -57,48 +72,47 @@ class Table:
     def __post_init__(self) -> None:
         self.rows = [_clean(row) for row in self.rows]
 
-    def pick(
-        self,
-        *,
-        latency_ms: float | None = None,
-        latency_ms_p95: float | None = None,
-        gmacs: float | None = None,
-        params_m: float | None = None,
-        peak_memory_mb: float | None = None,
-        acc1: float | None = None,
-    ) -> dict[str, Any]:
-        """Return the row of the best sub-network for a budget; see `pliant.policy.budget.choose`.
+    def pick(self, **budget: Unpack[Budget]) -> dict[str, Any]:
+        """Return the row of the best sub-network that meets every budget.
+
+        Args:
+            **budget: `latency_ms`, `latency_ms_p95`, `slo_ms` with `percentile`, `energy_mj`, `gmacs`, `params_m`,
+                `peak_memory_mb` and `acc1`, as `pliant.policy.budget.Budget` describes them; which sub-network is
+                the best says `pliant.policy.budget.choose`.
 
         Raises:
             BudgetError: (a ValueError) the budget makes no sense, or no sub-network meets it.
         """
-        row = choose(
-            self.rows,
-            latency_ms=latency_ms,
-            latency_ms_p95=latency_ms_p95,
-            gmacs=gmacs,
-            params_m=params_m,
-            peak_memory_mb=peak_memory_mb,
-            acc1=acc1,
-        )
-        return dict(row)
+        return dict(choose(self.rows, **budget))
 
-    def pareto(self, cost: str = "gmacs", gain: str = "acc1") -> list[dict[str, Any]]:
-        """Return the rows that no other row beats in both quantities, cheapest first.
+    def pareto(self, cost: str | Sequence[str] = "gmacs", gain: str = "acc1") -> list[dict[str, Any]]:
+        """Return the rows that no other row beats, cheapest first.
 
-        Rows without one of the two are left out; of rows equal in both the first stays.
+        A row is beaten by one that costs no more, in none of the costs, and gains no less. Rows without one of the
+        quantities are left out; of rows equal in all the first stays.
+
+        Args:
+            cost: one key, or several.
+            gain: key.
 
         Raises:
-            TableError: no row has both quantities.
+            TableError: no row has all these quantities.
         """
-        both = [row for row in self.rows if cost in row and gain in row]
-        if not both:
-            raise TableError(f"no row has both {cost} and {gain}; this table has {', '.join(self.columns)}")
+        costs = [cost] if isinstance(cost, str) else list(cost)
+        complete = [row for row in self.rows if all(key in row for key in (*costs, gain))]
+        if not complete:
+            wanted = f"both {costs[0]} and {gain}" if len(costs) == 1 else f"all of {', '.join([*costs, gain])}"
+            raise TableError(f"no row has {wanted}; this table has {', '.join(self.columns)}")
         front: list[dict[str, Any]] = []
-        for row in sorted(both, key=lambda row: (row[cost], -row[gain])):
-            if not front or row[gain] > front[-1][gain]:
+        # In this order a row can only be beaten by one before it.
+        for row in sorted(complete, key=lambda row: (*(row[key] for key in costs), -row[gain])):
+            if not any(other[gain] >= row[gain] and all(other[key] <= row[key] for key in costs) for other in front):
                 front.append(dict(row))
         return front
+
+    def other_machine(self) -> str:
+        """Say by which processor or accelerator this table is of another machine; empty: of this one, or unknown."""
+        return other_machine(self.info)
 
     @property
     def columns(self) -> list[str]:
@@ -152,7 +166,7 @@ class Table:
 
     def text(self) -> str:
         """Return the table for people, one line a sub-network; drawn by rich where it is installed."""
-        headings, *lines = self._cells(self.columns)
+        headings, *lines = self._cells([key for key in self.columns if key not in DETAILS])
         try:
             return _drawn(headings, lines)
         except ImportError:

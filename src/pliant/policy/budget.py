@@ -6,15 +6,46 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-__all__ = ["BudgetError", "choose"]
+from pliant.policy.percentiles import PERCENTILES, bound_key, rounds_needed
+
+__all__ = ["Budget", "BudgetError", "Limits", "best", "choose", "excess", "impossible", "limits_of", "nearest"]
 
 Row = Mapping[str, Any]
+Limits = Mapping[str, float]
+"""By the key of a row: the largest value that is allowed; of `acc1` the smallest."""
 
 
 class BudgetError(ValueError):
     """A budget that is no budget, that was not measured, or that no sub-network meets; one line."""
+
+
+class Budget(TypedDict, total=False):
+    """What a sub-network may cost, and how accurate it must be; everything that is given must hold.
+
+    Attributes:
+        latency_ms: upper limit of the median latency, ms.
+        latency_ms_p95: upper limit of the 95th percentile of the latency, ms.
+        slo_ms: upper limit of a percentile of the latency that shall hold when it is measured again, ms: the upper
+            confidence bound of the percentile must lie within it.
+        percentile: which one `slo_ms` is of: 50, 75, 90, 95 or 99; none = 95.
+        energy_mj: upper limit of the energy of one image, 10^-3 joules.
+        gmacs: upper limit of the multiply-accumulates of one image, 10^9.
+        params_m: upper limit of the active parameters, 10^6.
+        peak_memory_mb: upper limit of the memory of a forward pass, 10^6 bytes.
+        acc1: lower limit of the top-1 accuracy, percent.
+    """
+
+    latency_ms: float | None
+    latency_ms_p95: float | None
+    slo_ms: float | None
+    percentile: float | None
+    energy_mj: float | None
+    gmacs: float | None
+    params_m: float | None
+    peak_memory_mb: float | None
+    acc1: float | None
 
 
 @dataclass(frozen=True)
@@ -28,27 +59,22 @@ class _Quantity:
 _QUANTITIES = {
     "latency_ms": _Quantity(" ms", "fastest"),
     "latency_ms_p95": _Quantity(" ms", "fastest"),
+    "energy_mj": _Quantity(" mJ", "most frugal"),
     "gmacs": _Quantity(" GMACs", "smallest"),
     "params_m": _Quantity(" M parameters", "smallest"),
     "peak_memory_mb": _Quantity(" MB", "smallest"),
     "acc1": _Quantity(" %", "most accurate"),
 }
+# What `slo_ms` is a limit of, by percentile.
+_BOUNDS = {bound_key(percentile): percentile for percentile in PERCENTILES}
+_ALL = _QUANTITIES | {key: _Quantity(" ms", "fastest") for key in _BOUNDS}
 # What "cheaper" means: the first of these that was measured.
-_COSTS = ("latency_ms", "gmacs", "params_m", "peak_memory_mb", "latency_ms_p95")
+_COSTS = ("latency_ms", "gmacs", "energy_mj", "params_m", "peak_memory_mb", "latency_ms_p95")
 # What "better" means, likewise.
 _GAINS = ("acc1", "gmacs", "params_m")
 
 
-def choose(
-    rows: Sequence[Row],
-    *,
-    latency_ms: float | None = None,
-    latency_ms_p95: float | None = None,
-    gmacs: float | None = None,
-    params_m: float | None = None,
-    peak_memory_mb: float | None = None,
-    acc1: float | None = None,
-) -> Row:
+def choose(rows: Sequence[Row], **budget: Unpack[Budget]) -> Row:
     """Return the best of the rows that meet every budget.
 
     The best is the most accurate; where accuracy was not measured, the largest by `gmacs`; where only
@@ -57,12 +83,7 @@ def choose(
 
     Args:
         rows: one mapping a sub-network, with `subnet` and the measured quantities.
-        latency_ms: upper limit of the median latency, ms.
-        latency_ms_p95: upper limit of the 95th percentile of the latency, ms.
-        gmacs: upper limit of the multiply-accumulates of one image, 10^9.
-        params_m: upper limit of the active parameters, 10^6.
-        peak_memory_mb: upper limit of the memory of a forward pass, 10^6 bytes.
-        acc1: lower limit of the top-1 accuracy, percent.
+        **budget: see `Budget`.
 
     Returns:
         The chosen row itself.
@@ -71,22 +92,71 @@ def choose(
         BudgetError: no budget, one that is not a positive number, one that was not measured, or one
             that no sub-network meets; then the nearest possible is named.
     """
-    given = {
-        "latency_ms": latency_ms,
-        "latency_ms_p95": latency_ms_p95,
-        "gmacs": gmacs,
-        "params_m": params_m,
-        "peak_memory_mb": peak_memory_mb,
-        "acc1": acc1,
-    }
-    budget = {key: _checked(key, limit) for key, limit in given.items() if limit is not None}
-    if not budget:
-        raise BudgetError(f"no budget given; give at least one of {', '.join(_QUANTITIES)}")
-    _require_measured(rows, budget)
-    possible = [row for row in rows if all(_meets(row, key, limit) for key, limit in budget.items())]
+    limits = limits_of(rows, budget)
+    possible = [row for row in rows if excess(row, limits) <= 0]
     if not possible:
-        raise BudgetError(_impossible(rows, budget))
-    return min(possible, key=_cost if set(budget) == {"acc1"} else _loss_and_cost(possible))
+        raise impossible(rows, limits)
+    return best(possible, limits)
+
+
+def limits_of(rows: Sequence[Row], budget: Budget) -> Limits:
+    """Check a budget and return it by the keys of rows.
+
+    Raises:
+        BudgetError: no budget, one that is not a positive number, or one that was not measured.
+    """
+    given: dict[str, Any] = {key: limit for key, limit in budget.items() if limit is not None}
+    unknown = [key for key in given if key not in Budget.__annotations__]
+    if unknown:
+        raise BudgetError(f"{unknown[0]} is no budget; allowed are {', '.join(Budget.__annotations__)}")
+    percentile, slo_ms = given.pop("percentile", None), given.pop("slo_ms", None)
+    limits = {key: _checked(key, limit) for key, limit in given.items()}
+    if slo_ms is not None:
+        limits[_bound_of(percentile)] = _checked("slo_ms", slo_ms)
+    elif percentile is not None:
+        raise BudgetError(f"percentile={percentile} is of slo_ms, which is not given")
+    if not limits:
+        raise BudgetError(f"no budget given; give at least one of {', '.join([*_QUANTITIES, 'slo_ms'])}")
+    _require_measured(rows, limits)
+    return {key: limits[key] for key in _ALL if key in limits}  # errors name them in one order
+
+
+def best(rows: Sequence[Row], limits: Limits) -> Row:
+    """Return the best of rows that meet the limits; of equals the first."""
+    return min(rows, key=_cost if set(limits) == {"acc1"} else _loss_and_cost(rows))
+
+
+def nearest(rows: Sequence[Row], limits: Limits) -> Row:
+    """Return the row that misses the limits by least."""
+    return min(rows, key=lambda row: excess(row, limits))
+
+
+def excess(row: Row, limits: Limits) -> float:
+    """By which share of a limit a row misses the limits, where it misses them most; not above 0: it meets them."""
+    return max(_excess(row, key, limit) for key, limit in limits.items())
+
+
+def impossible(rows: Sequence[Row], limits: Limits) -> BudgetError:
+    """Return the error that names what was asked and the nearest possible."""
+    for key, limit in limits.items():
+        closest = nearest(rows, {key: limit})
+        if _excess(closest, key, limit) > 0:
+            quantity = _ALL[key]
+            has = f"{closest['subnet']} at {_measured(closest, key):.4g}{quantity.unit}"
+            return BudgetError(f"{_asked(key, limit)} cannot be met: the {quantity.best} sub-network is {has}")
+    asked = " and ".join(_asked(key, limit) for key, limit in limits.items())
+    closest = nearest(rows, limits)
+    values = {key: _measured(closest, key) for key in limits}
+    has = ", ".join(f"{key}={value:.4g}" for key, value in values.items() if value is not None)
+    return BudgetError(f"{asked} cannot be met together: the nearest sub-network is {closest['subnet']} with {has}")
+
+
+def _bound_of(percentile: float | None) -> str:
+    if percentile is None:
+        return bound_key(95)
+    if percentile not in PERCENTILES:
+        raise BudgetError(f"percentile={percentile}: allowed are {', '.join(map(str, PERCENTILES))}")
+    return bound_key(int(percentile))
 
 
 def _checked(key: str, limit: Any) -> float:
@@ -104,20 +174,25 @@ def _measured(row: Row, key: str) -> float | None:
     return None
 
 
-def _require_measured(rows: Sequence[Row], budget: Mapping[str, float]) -> None:
+def _require_measured(rows: Sequence[Row], limits: Limits) -> None:
     if not rows:
         raise BudgetError("the table has no sub-network to choose from")
-    measured = [key for key in _QUANTITIES if any(_measured(row, key) is not None for row in rows)]
-    for key in budget:
-        if key not in measured:
-            raise BudgetError(f"{key} was not measured; this table has {', '.join(measured) or 'no numbers'}")
+    for key in limits:
+        if any(_measured(row, key) is not None for row in rows):
+            continue
+        if key in _BOUNDS:
+            raise BudgetError(
+                f"percentile {_BOUNDS[key]} has no upper bound in this table: that takes {rounds_needed(_BOUNDS[key])} "
+                "rounds or more; measure again with so many"
+            )
+        measured = [known for known in _QUANTITIES if any(_measured(row, known) is not None for row in rows)]
+        raise BudgetError(f"{key} was not measured; this table has {', '.join(measured) or 'no numbers'}")
 
 
-def _meets(row: Row, key: str, limit: float) -> bool:
-    value = _measured(row, key)
-    if value is None:
-        return False
-    return value >= limit if key == "acc1" else value <= limit
+def _asked(key: str, limit: float) -> str:
+    if key in _BOUNDS:
+        return f"slo_ms={limit:g} at percentile {_BOUNDS[key]}"
+    return f"{key}={limit:g}"
 
 
 def _cost(row: Row) -> tuple[float, ...]:
@@ -136,22 +211,8 @@ def _loss_and_cost(rows: Sequence[Row]) -> Callable[[Row], tuple[float, ...]]:
     return key_of
 
 
-def _impossible(rows: Sequence[Row], budget: Mapping[str, float]) -> str:
-    """Name what was asked and the nearest possible, in one line."""
-    for key, limit in budget.items():
-        if not any(_meets(row, key, limit) for row in rows):
-            quantity, nearest = _QUANTITIES[key], min(rows, key=lambda row: _excess(row, key, limit))
-            has = f"{nearest['subnet']} at {_measured(nearest, key):.4g}{quantity.unit}"
-            return f"{key}={limit:g} cannot be met: the {quantity.best} sub-network is {has}"
-    asked = " and ".join(f"{key}={limit:g}" for key, limit in budget.items())
-    nearest = min(rows, key=lambda row: max(_excess(row, key, limit) for key, limit in budget.items()))
-    values = {key: _measured(nearest, key) for key in budget}
-    has = ", ".join(f"{key}={value:.4g}" for key, value in values.items() if value is not None)
-    return f"{asked} cannot be met together: the nearest sub-network is {nearest['subnet']} with {has}"
-
-
 def _excess(row: Row, key: str, limit: float) -> float:
-    """By which share of the limit a row misses a budget (negative: meets it)."""
+    """By which share of the limit a row misses a budget (not above 0: meets it)."""
     value = _measured(row, key)
     if value is None:
         return math.inf
