@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pliant.measure import measure
     from pliant.measure.table import Table
     from pliant.policy.confidence import ConfidencePolicy
+    from pliant.policy.governor import Governor
     from pliant.policy.runner import predict
     from pliant.publish import pack, push
     from pliant.recalibrate import recalibrate_, recalibrated
@@ -40,6 +41,7 @@ __all__ = [
     "Exits",
     "Gate",
     "GateObjective",
+    "Governor",
     "Objective",
     "Plan",
     "Recipe",
@@ -69,6 +71,7 @@ _HOMES = {
     "Exits": "pliant.exits.config",
     "Gate": "pliant.width.config",
     "GateObjective": "pliant.train.gates",
+    "Governor": "pliant.policy.governor",
     "Objective": "pliant.train.objective",
     "Plan": "pliant.core.plan",
     "Recipe": "pliant.train.recipe",
