@@ -51,7 +51,41 @@ def test_a_run_that_is_not_there(refused, tmp_path) -> None:
     assert "never" in refused("measure", tmp_path / "never", "--data", "digits")
 
 
-@pytest.mark.parametrize("option", [("--threads", 0), ("--rounds", 0), ("--batch-size", 0), ("--device", "abacus")])
+def test_as_long_as_one_says(cli, run_folder, image_folder) -> None:
+    result = cli("measure", run_folder, "--data", image_folder, "--budget-seconds", 0.5, "--no-energy")
+    assert result.status == 0, result.err
+    info = Table.load(run_folder / "table.json").info
+    assert info["budget_seconds"] == 0.5 and info["rounds"] >= 6
+    assert "No energy" not in result.err and "no_energy" not in info
+    assert "low ms" in result.out and "p75" not in result.out
+
+
+def test_energy_by_a_meter_of_ones_own_or_why_there_is_none(cli, refused, run_folder, image_folder, tmp_path) -> None:
+    (tmp_path / "plug.py").write_text(
+        "import time\n\n\ndef joules():\n    return 10 * time.monotonic()\n\n\ndef broken():\n    pass\n"
+    )
+    model = load(run_folder)
+    info = read_info(run_folder)["info"]
+    source = ModelSource(name="pliant:resnet20", num_classes=2)
+    alone = save(
+        extract(model, "TTT"), tmp_path / "alone", only="TTT", adapted_with=model.configs, source=source, info=info
+    )
+    common = ("measure", alone, "--data", image_folder, "--rounds", 1)
+    result = cli(*common, "--meter", f"{tmp_path / 'plug.py'}:joules")
+    assert result.status == 0, result.err
+    assert "energy mJ" in result.out and "No energy" not in result.err
+    table = Table.load(alone / "table.json")
+    assert table.rows[0]["energy_mj"] > 0 and table.info["energy_of"] == "joules"
+    result = cli(*common)
+    assert "No energy: there is no RAPL counter" in result.err and "energy" not in result.out
+    assert "there is no function 'jules'" in refused(*common, "--meter", f"{tmp_path / 'plug.py'}:jules")
+    assert "returned None; expected joules" in refused(*common, "--meter", f"{tmp_path / 'plug.py'}:broken")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--threads", 0), ("--rounds", 0), ("--batch-size", 0), ("--device", "abacus"), ("--budget-seconds", -1)],
+)
 def test_impossible_conditions(refused, run_folder, image_folder, option: tuple[str, object]) -> None:
     assert str(option[1]) in refused("measure", run_folder, "--data", image_folder, *option)
 

@@ -69,7 +69,15 @@ def measure(
     threads: Annotated[int | None, typer.Option(help="CPU threads in a pass that is timed; default: all.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="What the network computes in.")] = Dtype.float32,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
-    rounds: Annotated[int, typer.Option(help="How often each sub-network is timed.")] = 30,
+    rounds: Annotated[int | None, typer.Option(help="How often each sub-network is timed; default: 100.")] = None,
+    budget_seconds: Annotated[
+        float | None, typer.Option(help="Time all for so long together, as often as fits; instead of --rounds.")
+    ] = None,
+    energy: Annotated[bool, typer.Option(help="Measure energy where it can be read: 2 s a sub-network.")] = True,
+    meter: Annotated[
+        str | None,
+        typer.Option(help="FILE.py:FUNCTION that returns joules since some start; default: the machine's counters."),
+    ] = None,
     recalibrate: Annotated[
         int, typer.Option(help="Take norm statistics of untrained sub-networks anew, from so many training images.")
     ] = 0,
@@ -106,8 +114,9 @@ def measure(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
 ) -> None:
-    """Measure all sub-networks, or a policy: accuracy, MACs, latency; writes table.json, policies.json or gate.json."""
+    """Measure all sub-networks, or a policy: accuracy, latency, energy; writes table.json, policies.json, gate.json."""
     from pliant.measure.run import measure as measure_all
+    from pliant.own import find
     from pliant.recalibrate import why_not
 
     if policy is not PolicyKind.confidence:
@@ -117,7 +126,9 @@ def measure(
         _refuse("is how many, --budget which: give one of them", budgets=budgets)
     if policy is not None:
         others = {"recalibrate": recalibrate, "split": split is Part.val, "batch-size": batch_size != 1}
+        others |= {"budget-seconds": budget_seconds, "no-energy": not energy, "meter": meter}
         _refuse("does not go with --policy, which times single images of the test part", **others)
+        rounds = 100 if rounds is None else rounds
         if rounds < 1:
             raise ValueError(f"rounds={rounds}: allowed are whole numbers from 1 on")
     network, info = load_run(run, model)
@@ -151,7 +162,10 @@ def measure(
             threads=threads,
             dtype=dtype.value,
             device=device,
+            energy=energy,
+            meter=None if meter is None else find(meter),
             rounds=rounds,
+            budget_seconds=budget_seconds,
             recalibrate=recalibrate,
             augment=augment_of(run) if recalibrate else None,
             name=info["only"] or info["model"],
@@ -160,6 +174,8 @@ def measure(
     table.info["model"] = info["model"]
     table.save(table_path(run))
     show(table.rows, as_json=json, title=headline(table.info))
+    if "no_energy" in table.info:
+        note(f"No energy: {table.info['no_energy']}.")
     fallen = _fallen(table, network, recalibrated=bool(info.get("recalibrated")))
     if fallen:
         note(
