@@ -206,10 +206,19 @@ def test_a_training_of_two_phases_names_both(folders):
     assert text.count("learning rate 0.1") == 1  # both are trained alike in that
 
 
-def test_other_quantities_find_a_column(folders):
-    rows = [row | {"energy_mj": 12.3456} for row in folders.rows()]
+def test_energy_and_the_interval_of_the_median_have_columns_and_other_percentiles_none(folders):
+    more = {"energy_mj": 61.234, "latency_ms_low": 1.9, "latency_ms_high": 2.1}
+    rows = [row | more | {"latency_ms_p99": 98.7, "latency_ms_p95_high": 87.6} for row in folders.rows()]
     found = Page(report(folders.table("run", rows)))
-    assert "energy mj" in found.text and found.table()[0][-1] == "12.3"
+    cells = found.table()[0]
+    assert "61.2" in cells and {"1.9", "2.1"} <= {cell.rstrip("0") for cell in cells}
+    assert "98.7" not in found.text and "87.6" not in found.text
+
+
+def test_other_quantities_find_a_column(folders):
+    rows = [row | {"fan_rpm": 12.3456} for row in folders.rows()]
+    found = Page(report(folders.table("run", rows)))
+    assert "fan rpm" in found.text and found.table()[0][-1] == "12.3"
 
 
 def test_out_and_markup_in_names(folders, tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from pliant.measure.table import DETAILS
 from pliant.report.content import Run
 from pliant.report.scatter import Cost
 from pliant.train.recipe import Recipe
@@ -26,6 +27,12 @@ __all__ = [
 
 Row = Mapping[str, Any]
 Facts = list[tuple[str, str]]
+
+_LATENCIES = {
+    "latency_ms_low": "median at least",
+    "latency_ms_high": "at most",
+    "latency_ms_p95": "95th percentile",
+}
 
 
 @dataclass(frozen=True)
@@ -50,22 +57,20 @@ class Line:
 
 def columns(run: Run, costs: Mapping[str, Cost]) -> list[Column]:
     """Return a column for everything that was measured, in the order people read it."""
+    milliseconds = fixed(costs["latency_ms"].digits if "latency_ms" in costs else 2)
     known = [
         Column("acc1", "top-1", "%", "{:.2f}".format),
         Column("loss_to_largest", f"against {run.largest['subnet']}", "points", _signed),
         *(cost_column(cost) for cost in costs.values()),
-        Column(
-            "latency_ms_p95",
-            "95th percentile",
-            "ms",
-            fixed(costs["latency_ms"].digits if "latency_ms" in costs else 2),
-        ),
+        *(Column(key, heading, "ms", milliseconds) for key, heading in _LATENCIES.items()),
+        Column("energy_mj", "energy", "mJ", "{:.3g}".format),
         Column("params_m", "parameters", "million", "{:.2f}".format),
         Column("peak_memory_mb", "peak memory", "MB", fixed(1 if run.largest.get("peak_memory_mb", 0) < 100 else 0)),
         Column("acc5", "top-5", "%", "{:.2f}".format),
         Column("operators", "operators", "run", "{:,.0f}".format),
     ]
-    present = {key for row in (*run.rows, *(alone.row for alone in run.alone)) for key in row} - {"subnet"}
+    present = {key for row in (*run.rows, *(alone.row for alone in run.alone)) for key in row}
+    present -= {"subnet", *DETAILS}
     if "acc1" in run.largest and len(run.rows) > 1:
         present.add("loss_to_largest")
     extra = [Column(key, key.replace("_", " "), "", "{:.3g}".format) for key in sorted(present)]
