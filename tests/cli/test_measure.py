@@ -79,6 +79,7 @@ def test_energy_by_a_meter_of_ones_own_or_why_there_is_none(cli, refused, run_fo
     result = cli(*common)
     assert "No energy: there is no RAPL counter" in result.err and "energy" not in result.out
     assert "there is no function 'jules'" in refused(*common, "--meter", f"{tmp_path / 'plug.py'}:jules")
+    assert "does not go with --no-energy" in refused(*common, "--no-energy", "--meter", "plug.py:joules")
     assert "returned None; expected joules" in refused(*common, "--meter", f"{tmp_path / 'plug.py'}:broken")
 
 

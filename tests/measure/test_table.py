@@ -145,6 +145,13 @@ def test_numbers_that_json_does_not_have_are_read_as_not_measured(tmp_path):
     assert Table.load(path).rows == [{"subnet": "TT", "gmacs": 1.0}]
 
 
+def test_people_are_not_shown_what_is_there_to_choose_by():
+    row = {"subnet": "TT", "latency_ms": 1.25, "latency_ms_high": 1.5, "latency_ms_p95": 2.5, "energy_mj": 7.75}
+    heading, line = Table([row | {"latency_ms_p99": 3.5, "latency_ms_p95_high": 4.5}]).text().splitlines()[::2]
+    assert line.split() == ["TT", "1.25", "1.50", "2.50", "7.75"]
+    assert heading.split() == ["sub-network", "latency", "ms", "high", "ms", "p95", "ms", "energy", "mJ"]
+
+
 @pytest.mark.parametrize("with_rich", [True, False])
 def test_people_see_every_row_and_every_measured_column(monkeypatch, with_rich):
     if not with_rich:

@@ -131,6 +131,8 @@ def measure(
         rounds = 100 if rounds is None else rounds
         if rounds < 1:
             raise ValueError(f"rounds={rounds}: allowed are whole numbers from 1 on")
+    if not energy:
+        _refuse("does not go with --no-energy", meter=meter)
     network, info = load_run(run, model)
     if policy is not None:
         _place_(network, device, dtype)
