@@ -6,9 +6,9 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from pliant.policy.budget import choose
+from pliant.policy.budget import Budget, choose
 
 if TYPE_CHECKING:
     import numpy
@@ -104,31 +104,13 @@ class SwitchableFile:
             raise ValueError(f"inputs: got shape {_text(shape)}, expected {_text(self._shape)}")
         return self.session.run(None, {self._name: inputs, **switch})[0]  # type: ignore[return-value]
 
-    def pick(
-        self,
-        *,
-        latency_ms: float | None = None,
-        latency_ms_p95: float | None = None,
-        gmacs: float | None = None,
-        params_m: float | None = None,
-        peak_memory_mb: float | None = None,
-        acc1: float | None = None,
-    ) -> dict[str, Any]:
+    def pick(self, **budget: Unpack[Budget]) -> dict[str, Any]:
         """Return the row of the best sub-network for a budget, as `Table.pick` does; its `subnet` is what to call with.
 
         Raises:
             BudgetError: (a ValueError) the budget makes no sense, was not measured, or no sub-network meets it.
         """
-        row = choose(
-            self.table,
-            latency_ms=latency_ms,
-            latency_ms_p95=latency_ms_p95,
-            gmacs=gmacs,
-            params_m=params_m,
-            peak_memory_mb=peak_memory_mb,
-            acc1=acc1,
-        )
-        return dict(row)
+        return dict(choose(self.table, **budget))
 
 
 def _value(text: str) -> Any:
