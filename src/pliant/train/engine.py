@@ -263,7 +263,7 @@ def _leaves_some_out(objective: Objective | GateObjective) -> bool:
     The largest sub-network has all blocks and the first set of the norms, the smallest the second set. Every exit has
     a classifier of its own, and every width may have norms of its own.
     """
-    if not isinstance(objective, Objective) or not isinstance(objective.model, AdaptiveModule):
+    if isinstance(objective, GateObjective) or not isinstance(objective.model, AdaptiveModule):
         return False
     space = objective.model.space
     if space.routes:  # what chooses among them learns in a phase of its own
