@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pliant.exits.config import Exits
     from pliant.export import export
     from pliant.extract import extract
-    from pliant.measure import measure
+    from pliant.measure import measure, measure_file
     from pliant.measure.table import Table
     from pliant.policy.confidence import ConfidencePolicy
     from pliant.policy.governor import Governor
@@ -56,6 +56,7 @@ __all__ = [
     "load",
     "load_data",
     "measure",
+    "measure_file",
     "pack",
     "predict",
     "push",
@@ -86,6 +87,7 @@ _HOMES = {
     "load": "pliant.checkpoint",
     "load_data": "pliant.data",
     "measure": "pliant.measure",
+    "measure_file": "pliant.measure",
     "pack": "pliant.publish",
     "predict": "pliant.policy.runner",
     "push": "pliant.publish",

@@ -146,3 +146,35 @@ def test_other_classes_are_refused_by_name(refused, run_folder, image_folder) ->
     line = refused("measure", run_folder, "--data", image_folder)
     assert "'loud'" in line
     assert "'light'" in line
+
+
+def test_an_exported_file_is_measured_and_picked_from(cli, refused, run_folder, image_folder, tmp_path) -> None:
+    net = tmp_path / "net.onnx"
+    assert cli("export", run_folder, net, "--switchable").status == 0
+    options = ("--data", image_folder, "--rounds", 2, "--threads", 1)
+    result = cli("measure", net, *options, "--json")
+    assert result.status == 0, result.err
+    rows = json.loads(result.out)
+    assert (rows[0]["subnet"], rows[-1]["subnet"], len(rows)) == ("TTT", "FFF", 8)
+    assert {"gmacs", "params_m", "acc1", "latency_ms", "latency_ms_p95", "file_mb"} <= set(rows[0])
+    assert Table.load(tmp_path / "net.onnx.table.json").rows == rows
+    picked = cli("pick", net, "--gmacs", rows[0]["gmacs"], "--json")
+    assert json.loads(picked.out)[0]["subnet"] == "TTT"
+    assert "ONNX Runtime" in cli("measure", net, *options).out
+    assert "--data" in refused("measure", net)
+    assert "--device is for networks" in refused("measure", net, *options, "--device", "cuda")
+    assert "--runtime is for exported files" in refused("measure", run_folder, *options, "--runtime", "openvino")
+    assert "classes" in refused("measure", net, "--data", "digits", "--rounds", 1)
+
+
+def test_an_int8_file_beside_the_same_in_float32(cli, refused, run_folder, image_folder, tmp_path) -> None:
+    plain, small = tmp_path / "net.onnx", tmp_path / "int8.onnx"
+    assert cli("export", run_folder, plain, "--subnet", "TTT").status == 0
+    quantize = ("export", run_folder, small, "--subnet", "TTT", "--data", image_folder)
+    assert cli(*quantize, "--int8", 8, "--tolerance", 1).status == 0
+    result = cli("measure", plain, "--beside", small, "--data", image_folder, "--rounds", 1, "--json")
+    assert [(row["subnet"], row["precision"]) for row in json.loads(result.out)] == [
+        ("TTT", "float32"),
+        ("TTT", "int8"),
+    ]
+    assert "allowed are 1 to 14" in refused(*quantize, "--int8", 1000)

@@ -259,7 +259,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"path": "net.pt2"}, "a switchable file has to be ONNX"),
+        ({"path": "net.pt2"}, "PyTorch runs no switchable files, which have to be ONNX"),
         ({"switchable": "small"}, "switchable: got 'small', expected fast or compact"),
         ({"subnet": "TTT"}, "subnet: not together with switchable"),
         ({"recalibrate_on": []}, "recalibrate_on: not together with switchable"),

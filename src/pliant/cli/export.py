@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pliant.cli.measure import augment_of, load_data_of
+from pliant.cli.exported import RUNTIME_NAMES
+from pliant.cli.measure import augment_of, data_options, load_data_of
 from pliant.cli.networks import load_run, table_path
 from pliant.cli.show import note
 
@@ -32,7 +33,10 @@ class Mode(StrEnum):
 
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint file of other people.")],
-    file: Annotated[Path, typer.Argument(help="What to write: a name that ends in .onnx or .pt2.")],
+    file: Annotated[Path, typer.Argument(help="What to write: a name that ends in .onnx, .pt2 or .pte.")],
+    runtime: Annotated[
+        str | None, typer.Option(help=f"What the file is for, and is checked in, of {RUNTIME_NAMES}")
+    ] = None,
     subnet: Annotated[str | None, typer.Option(help="Such as TTFF; default: the super-net.")] = None,
     batch: Annotated[int | None, typer.Option(help="A fixed batch size; default: any.")] = None,
     policy: Annotated[
@@ -58,9 +62,16 @@ def export(
         int,
         typer.Option(help="As in `pliant measure`: take norm statistics anew, from so many training images."),
     ] = 0,
+    int8: Annotated[
+        int, typer.Option(help="Quantize to int8, with ranges from so many training images, such as 512.")
+    ] = 0,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="How far outputs may differ, 1e-4; with --int8 the share of other answers, 0.2."),
+    ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="With --recalibrate: which images; default: what the run was trained on."),
+        typer.Option(help="With --recalibrate or --int8: which images; default: what the run was trained on."),
     ] = None,
     model: Annotated[
         str | None,
@@ -73,9 +84,9 @@ def export(
 
     from pliant.export import export as write
 
-    if data is not None and not recalibrate:
+    if data is not None and not recalibrate and not int8:
         raise ValueError(
-            f"--data {data}: only --recalibrate needs images; add it with their number, or leave --data out"
+            f"--data {data}: only --recalibrate and --int8 need images; add one with their number, or leave --data out"
         )
     if budget is not None and policy is None:
         raise ValueError(f"--budget {budget:g}: it chooses among policies; add --policy with their file")
@@ -92,15 +103,19 @@ def export(
         info = info | _all_measured(run, network)
     else:
         info = info | (known if chosen else _measured(run, network, subnet, statistics))
+    info = info | {"data_options": data_options(run) or None}
     written = write(
         network,
         file,
+        runtime=runtime,
         subnet=subnet,
         batch=batch,
         policy=chosen,
         switchable=mode.value if switchable else None,
         image_size=image_size,
         recalibrate_on=batches,
+        calibrate_on=_calibration(run, data, info, image_size, int8) if int8 else None,
+        tolerance=tolerance,
         info=info,
     )
     print(json_.dumps(written.to_dict(), indent=2) if json else written)
@@ -170,6 +185,18 @@ def _taken_anew(
         return None, _Statistics()
     images = load_data_of(run, data, info)
     return training_images(images, count, augment_of(run)), _Statistics(count, images.name)
+
+
+def _calibration(
+    run: Path, data: str | None, info: Mapping[str, Any], image_size: int | None, count: int
+) -> Iterable[Tensor]:
+    """Return training images as at inference, without the training's variation."""
+    from pliant.recalibrate import training_images
+
+    images = load_data_of(run, data, dict(info) | ({"image_size": image_size} if image_size else {}))
+    if not 0 < count <= len(images.train):
+        raise ValueError(f"--int8 {count}: allowed are 1 to {len(images.train)}, the training images of {images.name}")
+    return training_images(images, count)
 
 
 def _table_of(run: Path, model: nn.Module) -> Table | None:

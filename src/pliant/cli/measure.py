@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pliant.cli.exported import RUNTIME_NAMES, is_exported, measure_exported
 from pliant.cli.gate import show_gate
 from pliant.cli.networks import load_run, table_path
 from pliant.cli.policies import show_policies
@@ -59,7 +60,9 @@ class Confidence(StrEnum):
 
 
 def measure(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a checkpoint file of other people.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run folder, a checkpoint file of other people, or a file of pliant export.")
+    ],
     data: Annotated[
         str | None,
         typer.Option(help="digits, cifar10, cifar100, a folder or an archive; default: what the run was trained on."),
@@ -77,6 +80,10 @@ def measure(
     meter: Annotated[
         str | None,
         typer.Option(help="FILE.py:FUNCTION that returns joules since some start; default: the machine's counters."),
+    ] = None,
+    runtime: Annotated[str | None, typer.Option(help=f"Of an exported file: what runs it, of {RUNTIME_NAMES}")] = None,
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Of an exported file: others to measure with it, named one by one.")
     ] = None,
     recalibrate: Annotated[
         int, typer.Option(help="Take norm statistics of untrained sub-networks anew, from so many training images.")
@@ -131,6 +138,19 @@ def measure(
         rounds = 100 if rounds is None else rounds
         if rounds < 1:
             raise ValueError(f"rounds={rounds}: allowed are whole numbers from 1 on")
+    if is_exported(run):
+        of_networks = {"policy": policy, "recalibrate": recalibrate, "model": model, "device": device != "cpu"}
+        of_networks |= {"budget-seconds": budget_seconds, "no-energy": not energy, "meter": meter}
+        _refuse("is for networks, not for exported files", **of_networks, dtype=dtype is not Dtype.float32)
+        how = {
+            "split": split.value,
+            "batch_size": batch_size,
+            "threads": threads,
+            "rounds": 100 if rounds is None else rounds,
+        }
+        measure_exported(run, data, runtime=runtime, beside=beside or (), as_json=json, **how)
+        return
+    _refuse("is for exported files, such as net.onnx", runtime=runtime, beside=beside)
     if not energy:
         _refuse("does not go with --no-energy", meter=meter)
     network, info = load_run(run, model)
@@ -227,18 +247,26 @@ def load_data_of(run: Path, spec: str | None, info: Mapping[str, Any]) -> ImageD
     from pliant.data import load_data
     from pliant.train.recipe import Recipe
 
-    options: dict[str, Any] = {"image_size": info.get("image_size")}
+    options: dict[str, Any] = {"image_size": info.get("image_size")} | data_options(run)
     if (run / "recipe.yaml").is_file():
-        recipe = Recipe.load(run / "recipe.yaml")
-        spec = spec or recipe.data.source
-        options |= {"val_fraction": recipe.data.val_fraction, "seed": recipe.seed}
-        options |= {"resize": recipe.data.resize, "interpolation": recipe.data.interpolation}
+        spec = spec or Recipe.load(run / "recipe.yaml").data.source
     if spec is None:
         raise ValueError(f"{run} does not say what it was trained on: name the data with --data")
     images = load_data(spec, **options)
     if not {"class_names", "mean", "std"} <= set(info):
         return images
     return images.as_trained_on(info["class_names"], info["mean"], info["std"])
+
+
+def data_options(run: Path) -> dict[str, Any]:
+    """Return how a run loaded its images, beside their size, in the words of `load_data`."""
+    from pliant.train.recipe import Recipe
+
+    if not (run / "recipe.yaml").is_file():
+        return {}
+    recipe = Recipe.load(run / "recipe.yaml")
+    held_out = {"val_fraction": recipe.data.val_fraction, "seed": recipe.seed}
+    return held_out | {"resize": recipe.data.resize, "interpolation": recipe.data.interpolation}
 
 
 def augment_of(run: Path) -> Augment | None:

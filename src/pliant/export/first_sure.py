@@ -18,13 +18,14 @@ from pliant.core.inputs import InputSpec, input_spec, logits_of
 from pliant.core.subnet import SubNet
 from pliant.export.onnx import runtime_name, write_onnx
 from pliant.export.paths import Stop, check_stops
-from pliant.export.prepare import FORMATS, beside, describe, for_inference, size_of
+from pliant.export.prepare import beside, describe, for_inference, size_of
 from pliant.export.program import trace
 from pliant.export.report import ExportReport
 from pliant.export.verify import ExportError, first_line
 from pliant.policy.certainty import unchecked_confidence
 from pliant.policy.confidence import ConfidencePolicy
 from pliant.policy.runner import passes_of
+from pliant.runtime.runtimes import Runtime
 
 __all__ = ["export_policy"]
 
@@ -32,6 +33,7 @@ __all__ = ["export_policy"]
 def export_policy(
     model: nn.Module,
     target: Path,
+    runtime: Runtime,
     policy: ConfidencePolicy,
     image_size: int | None,
     batch: int | None,
@@ -48,7 +50,7 @@ def export_policy(
     from pliant.export.nested import nest_
 
     started = time.perf_counter()
-    _refuse_unfit(model, target, policy, batch)
+    _refuse_unfit(model, target, runtime, policy, batch)
     adapted = for_inference(as_adaptive(model, "export"))
     inputs = input_spec(adapted, size_of(model, image_size, info))
     stops = _stops(policy)
@@ -70,7 +72,7 @@ def export_policy(
         size_mb = written.stat().st_size / 1e6
     return ExportReport(
         path=target,
-        format=FORMATS[target.suffix.lower()],
+        format=runtime.format,
         subnet=None,
         role="policy",
         subnets=tuple(stop.subnet for stop in stops),
@@ -85,12 +87,16 @@ def export_policy(
     )
 
 
-def _refuse_unfit(model: nn.Module, target: Path, policy: ConfidencePolicy, batch: int | None) -> None:
+def _refuse_unfit(
+    model: nn.Module, target: Path, runtime: Runtime, policy: ConfidencePolicy, batch: int | None
+) -> None:
     if target.suffix.lower() != ".onnx":
         raise ExportError(
             f"{target}: a file with a policy has to be ONNX, because as a PyTorch program it can take longer "
             "than the network run to its end; name it .onnx"
         )
+    if runtime.name != "onnxruntime":
+        raise ExportError(f"runtime: a file with a policy is run by onnxruntime alone, not by {runtime.name}")
     if batch not in (None, 1):
         raise ExportError(
             f"batch: got {batch}, but a file with a policy takes one input at a time, since a condition is one for a "

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from pliant.core.adaptive import AdaptiveModule, as_adaptive
 from pliant.core.inputs import InputSpec, input_spec, logits_of
 from pliant.core.subnet import SubNet
-from pliant.export.onnx import OUTPUT, open_onnx, runtime_name, save_onnx, to_onnx
-from pliant.export.prepare import FORMATS, beside, describe, for_inference, size_of
+from pliant.export.onnx import open_onnx, runtime_name, save_onnx, to_onnx
+from pliant.export.prepare import beside, describe, for_inference, size_of
 from pliant.export.program import trace
 from pliant.export.report import ExportReport
 from pliant.export.verify import ExportError, first_line, largest_difference
+from pliant.runtime.runtimes import Runtime
+from pliant.runtime.session import OUTPUT
 from pliant.width.gates import gate_of
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ TRIED = 16
 def export_gate(
     model: nn.Module,
     target: Path,
+    runtime: Runtime,
     image_size: int | None,
     batch: int | None,
     tolerance: float,
@@ -48,7 +51,7 @@ def export_gate(
         ValueError: a model without a gate.
     """
     started = time.perf_counter()
-    _refuse_unfit(model, target, batch)
+    _refuse_unfit(model, target, runtime, batch)
     adapted = for_inference(as_adaptive(model, "export"))
     inputs = input_spec(adapted, size_of(model, image_size, info))
     graph_model = _with_every_route(adapted, inputs)
@@ -64,7 +67,7 @@ def export_gate(
         size_mb = written.stat().st_size / 1e6
     return ExportReport(
         path=target,
-        format=FORMATS[target.suffix.lower()],
+        format=runtime.format,
         subnet=None,
         role="gate",
         subnets=tuple(routes),
@@ -79,9 +82,11 @@ def export_gate(
     )
 
 
-def _refuse_unfit(model: nn.Module, target: Path, batch: int | None) -> None:
+def _refuse_unfit(model: nn.Module, target: Path, runtime: Runtime, batch: int | None) -> None:
     if target.suffix.lower() != ".onnx":
         raise ExportError(f"{target}: a file with a gate has to be ONNX; name it .onnx")
+    if runtime.name != "onnxruntime":
+        raise ExportError(f"runtime: a file with a gate is run by onnxruntime alone, not by {runtime.name}")
     if batch not in (None, 1):
         raise ExportError(
             f"batch: got {batch}, but a file with a gate takes one input at a time, since a condition is one for a "

@@ -22,7 +22,8 @@ from itertools import pairwise
 import numpy
 import onnx_ir as ir
 
-from pliant.export.onnx import EXIT, OUTPUT, threshold_name
+from pliant.export.onnx import EXIT, threshold_name
+from pliant.runtime.session import OUTPUT
 
 __all__ = ["nest_"]
 

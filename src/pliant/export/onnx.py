@@ -1,4 +1,4 @@
-"""The ONNX file: written by PyTorch's exporter, run by ONNX Runtime on the CPU."""
+"""The ONNX file, written by PyTorch's exporter."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch.export import ExportedProgram
 
 from pliant.export.verify import ExportError, first_line
+from pliant.runtime.session import OUTPUT, TEXTS, said_by
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXIT",
-    "OUTPUT",
     "open_onnx",
+    "properties_of",
     "read_onnx_metadata",
     "require_onnx",
-    "run_onnx",
     "runtime_name",
     "save_onnx",
     "threshold_name",
@@ -34,12 +33,8 @@ __all__ = [
     "write_onnx",
 ]
 
-OUTPUT = "logits"
 EXIT = "exit"
 """Where a file stops early: which sub-network answered."""
-
-# Metadata properties are texts. These stand as they are; all others are JSON.
-_TEXTS = ("pliant_version", "torch_version", "subnet", "model", "data")
 
 
 def threshold_name(number: int) -> str:
@@ -48,12 +43,12 @@ def threshold_name(number: int) -> str:
 
 
 def require_onnx() -> None:
-    """Import what writing and running ONNX files needs.
+    """Import what writing ONNX files needs.
 
     Raises:
         ExportError: a package is missing; says which extra brings it.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
+    for package in ("onnx", "onnxscript"):
         try:
             __import__(package)
         except ImportError:
@@ -145,10 +140,13 @@ def save_onnx(model: onnx_ir.Model, path: Path, metadata: Mapping[str, Any]) -> 
     model.producer_name, model.producer_version = "pliant", str(metadata["pliant_version"])
     model.doc_string = None
     model.metadata_props.clear()
-    model.metadata_props.update(
-        {key: str(value) if key in _TEXTS else json.dumps(value) for key, value in metadata.items()}
-    )
+    model.metadata_props.update(properties_of(metadata))
     onnx_ir.save(model, path)
+
+
+def properties_of(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return metadata as texts, which is all that a file can hold."""
+    return {key: str(value) if key in TEXTS else json.dumps(value) for key, value in metadata.items()}
 
 
 def open_onnx(path: Path, replaced: Mapping[str, float] | None = None) -> onnxruntime.InferenceSession:
@@ -174,18 +172,6 @@ def open_onnx(path: Path, replaced: Mapping[str, float] | None = None) -> onnxru
         raise ExportError(f"ONNX Runtime does not load the exported network: {first_line(error)}") from error
 
 
-def run_onnx(path: Path) -> tuple[str, Callable[[Tensor], Tensor]]:
-    """Load an `.onnx` file; return the runtime's name and the function that runs the file."""
-    session = open_onnx(path)
-    (given,) = session.get_inputs()
-
-    def run(example: Tensor) -> Tensor:
-        (output,) = session.run([OUTPUT], {given.name: example.numpy()})
-        return torch.from_numpy(output)
-
-    return runtime_name(), run
-
-
 def runtime_name() -> str:
     """Return name and version of what runs `.onnx` files here."""
     import onnxruntime
@@ -198,7 +184,7 @@ def read_onnx_metadata(path: Path) -> dict[str, Any]:
     import onnx
 
     entries = onnx.load(path, load_external_data=False).metadata_props
-    return {entry.key: entry.value if entry.key in _TEXTS else json.loads(entry.value) for entry in entries}
+    return said_by({entry.key: entry.value for entry in entries})
 
 
 @contextmanager

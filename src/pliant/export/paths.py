@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from pliant.core.inputs import InputSpec
-from pliant.export.onnx import EXIT, OUTPUT, open_onnx, threshold_name
+from pliant.export.onnx import EXIT, open_onnx, threshold_name
 from pliant.export.verify import ExportError
 from pliant.policy.certainty import confidence_of
+from pliant.runtime.session import OUTPUT
 
 __all__ = ["Stop", "check_stops"]
 

@@ -17,34 +17,33 @@ from pliant.core.inputs import InputSpec
 from pliant.create import usual_image_size
 from pliant.export.onnx import require_onnx
 from pliant.export.verify import ExportError
+from pliant.runtime.runtimes import Runtime, runtime_of
 
-__all__ = ["FORMATS", "beside", "describe", "for_inference", "positive", "refuse_ending", "refuse_unfit", "size_of"]
+__all__ = ["beside", "describe", "fitting_runtime", "for_inference", "positive", "refuse_unfit", "size_of"]
 
-FORMATS = {".onnx": "ONNX", ".pt2": "PyTorch program"}
-
-_DESCRIBED = ("model", "data", "class_names", "mean", "std", "gmacs", "params_m", "acc1", "measured")
+_DESCRIBED = ("model", "data", "class_names", "mean", "std", "gmacs", "params_m", "acc1", "measured", "data_options")
 
 _Model = TypeVar("_Model", bound=nn.Module)
 
 
-def refuse_ending(target: Path) -> None:
-    """Refuse a file whose ending names no format.
+def fitting_runtime(target: Path, name: str | None = None) -> Runtime:
+    """Return the runtime for a file, as `runtime_of` does.
 
     Raises:
-        ExportError: says what is allowed.
+        ExportError: there is none.
     """
-    if target.suffix.lower() not in FORMATS:
-        allowed = " or ".join(f"{ending} ({name})" for ending, name in FORMATS.items())
-        raise ExportError(f"{target}: unknown ending {target.suffix!r}; expected {allowed}")
+    try:
+        return runtime_of(target, name)
+    except ValueError as error:
+        raise ExportError(str(error)) from None
 
 
-def refuse_unfit(target: Path, batch: int | None, tolerance: float) -> None:
+def refuse_unfit(target: Path, runtime: Runtime, batch: int | None, tolerance: float) -> None:
     """Refuse what no export can do.
 
     Raises:
-        ExportError: no such format, a folder, a missing runtime, or numbers that make no sense.
+        ExportError: a folder, a missing runtime, or numbers that make no sense.
     """
-    refuse_ending(target)
     if target.is_dir():
         raise ExportError(f"{target}: is a folder; expected the name of a file")
     if batch is not None:
@@ -53,6 +52,8 @@ def refuse_unfit(target: Path, batch: int | None, tolerance: float) -> None:
         raise ExportError(f"tolerance: got {tolerance}, expected more than 0")
     if target.suffix.lower() == ".onnx":
         require_onnx()
+    if missing := runtime.missing():
+        raise ExportError(missing)
 
 
 def positive(name: str, value: Any) -> int:

@@ -1,25 +1,23 @@
-"""The PyTorch program file (`.pt2`), and the trace that both file formats start from."""
+"""The PyTorch program file (`.pt2`), and the trace that all file formats start from."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from pliant.core.inputs import InputSpec
 from pliant.exits.modules import EarlyExit
 from pliant.export.verify import ExportError, first_line
+from pliant.runtime.archive import METADATA_FILE
 
-__all__ = ["METADATA_FILE", "read_program_metadata", "run_program", "trace", "write_program"]
-
-METADATA_FILE = "pliant.json"
+__all__ = ["trace", "write_program"]
 
 
 def trace(network: nn.Module, inputs: InputSpec, batch: int | None, name: str = "") -> ExportedProgram:
@@ -61,18 +59,3 @@ def _any_batch(network: nn.Module) -> Any:
 def write_program(program: ExportedProgram, path: Path, metadata: Mapping[str, Any]) -> None:
     """Write a `.pt2` file; `metadata` becomes a JSON file within it."""
     torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(metadata)})
-
-
-def run_program(path: Path) -> tuple[str, Callable[[Tensor], Tensor]]:
-    """Load a `.pt2` file; return the runtime's name and the function that runs the file."""
-    return f"PyTorch {torch.__version__}", torch.export.load(path).module()
-
-
-def read_program_metadata(path: Path) -> dict[str, Any]:
-    """Read what `write_program` was given as `metadata`."""
-    with zipfile.ZipFile(path) as archive:
-        # Read from the archive itself: loading the program would unpickle its example images.
-        for name in archive.namelist():
-            if name.endswith(f"/{METADATA_FILE}"):
-                return json.loads(archive.read(name))
-    return {}

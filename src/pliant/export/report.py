@@ -20,13 +20,16 @@ class ExportReport:
         role: `super-net`, `base-net`, `sub-network`, `network`, `policy`, `gate` or `switchable`.
         subnets: where a policy was given, those that the file answers with, in the order in which they are tried;
             of a switchable file all, smallest to largest; of one with a gate its routes.
+        precision: in what it computes, `float32` or `int8`.
+        calibrated_on: of an int8 file, from how many images the ranges of its layers are.
         recalibrated_on: from how many training images its norm statistics were taken anew; none = they are those
             of the model.
         input_shape: `(channels, height, width)` of an image that the file takes, or `(tokens,)`.
         batch: the fixed batch size; none = any.
         size_mb: length of the file, 10^6 bytes.
         runtime: name and version of what ran the file.
-        difference: largest difference from eager PyTorch, as `largest_difference` gives it; of all paths.
+        difference: largest difference from eager PyTorch, as `largest_difference` gives it; of all paths. Of an int8
+            file the share of the calibration images to which it gives another class.
         tolerance: what it was allowed to be.
         seconds: for everything, the check included.
     """
@@ -36,6 +39,8 @@ class ExportReport:
     subnet: str | None
     role: str
     subnets: tuple[str, ...] = ()
+    precision: str = "float32"
+    calibrated_on: int | None = None
     recalibrated_on: int | None
     input_shape: tuple[int, ...]
     batch: int | None
@@ -63,8 +68,9 @@ class ExportReport:
         batch = "any number of" if self.batch is None else f"batches of {self.batch}"
         anew = f", norm statistics from {self.recalibrated_on} training images" if self.recalibrated_on else ""
         every = " on every path" if self.subnets else ""
-        return (
-            f"{self.path}: {what} as {self.format}, {self.size_mb:.2f} MB, for {batch} "
-            f"{inputs}{anew}; {self.runtime} differs from eager PyTorch{every} by "
-            f"{self.difference:.1e} (allowed {self.tolerance:.0e})"
-        )
+        file = f"{self.path}: {what} as {self.format}, {self.size_mb:.2f} MB, for {batch} {inputs}{anew}"
+        if self.precision == "int8":
+            agrees = f"gives the class of eager PyTorch to {1 - self.difference:.1%} of {self.calibrated_on}"
+            return f"{file}; {self.runtime} in int8 {agrees} calibration images (needed {1 - self.tolerance:.0%})"
+        differs = f"differs from eager PyTorch{every} by {self.difference:.1e} (allowed {self.tolerance:.0e})"
+        return f"{file}; {self.runtime} {differs}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,47 +15,82 @@ from pliant.core.adaptive import AdaptiveModule
 from pliant.core.inputs import InputSpec, input_spec, logits_of
 from pliant.core.subnet import SubNet
 from pliant.core.wrapped import refuse_wrapped
+from pliant.export.aotinductor import write_package
+from pliant.export.executorch import write_executorch
 from pliant.export.first_sure import export_policy
 from pliant.export.gate import export_gate
-from pliant.export.onnx import read_onnx_metadata, run_onnx, write_onnx
-from pliant.export.prepare import FORMATS, beside, describe, for_inference, refuse_ending, refuse_unfit, size_of
-from pliant.export.program import read_program_metadata, run_program, trace, write_program
+from pliant.export.int8 import (
+    INT8_TOLERANCE,
+    calibration_batches,
+    quantize_,
+    refuse_unquantizable,
+    share_of_other_answers,
+)
+from pliant.export.onnx import read_onnx_metadata, write_onnx
+from pliant.export.prepare import beside, describe, fitting_runtime, for_inference, refuse_unfit, size_of
+from pliant.export.program import trace, write_program
 from pliant.export.report import ExportReport
 from pliant.export.switchable import Mode, export_switchable
-from pliant.export.verify import TRIED_BATCHES, ExportError, first_line, largest_difference
+from pliant.export.verify import TRIED_BATCHES, ExportError, first_line, largest_difference, reopened, runs
 from pliant.extract import extract
 from pliant.policy.confidence import ConfidencePolicy
 from pliant.recalibrate import recalibrate_, why_not
+from pliant.runtime import ExportedFile
+from pliant.runtime.archive import read_archive
 
 __all__ = ["export", "read_metadata"]
 
 Eager = Callable[[Tensor], Tensor]
 
 
+def _read_pte(path: Path) -> dict[str, Any]:
+    from pliant.runtime.by_executorch import read_info
+
+    return read_info(path)
+
+
+_WRITERS: dict[str, Callable[[torch.export.ExportedProgram, Path, Mapping[str, Any]], None]] = {
+    "onnxruntime": write_onnx,
+    "openvino": write_onnx,
+    "pytorch": write_program,
+    "aotinductor": write_package,
+    "executorch": write_executorch,
+}
+_READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    ".onnx": read_onnx_metadata,
+    ".pt2": read_archive,
+    ".pte": _read_pte,
+}
+
+
 def export(
     model: nn.Module,
     path: str | os.PathLike[str],
     *,
+    runtime: str | None = None,
     subnet: str | SubNet | None = None,
     image_size: int | None = None,
     batch: int | None = None,
     policy: ConfidencePolicy | Literal["gate"] | None = None,
     switchable: Mode | None = None,
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
     recalibrate_on: Iterable[Tensor] | None = None,
+    calibrate_on: Iterable[Tensor] | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> ExportReport:
     """Write one sub-network, all, a plain network, or a network with a policy, as a file that runs without pliant.
 
     The network is exported in eval mode, in float32, from a copy; `model` is not changed. The file is
-    written beside the target, loaded by the runtime it is for (ONNX Runtime on the CPU, or PyTorch),
-    run on seeded images and compared with `model` in eager PyTorch. Only a file that agrees takes the
-    target's place; otherwise nothing is left behind and a file that was there stays.
+    written beside the target, loaded by the runtime it is for, on the CPU, run on seeded images and compared
+    with `model` in eager PyTorch. Only a file that agrees takes the target's place; otherwise nothing is left
+    behind and a file that was there stays.
 
     Args:
         model: an adapted or a plain network that maps `[batch, channels, size, size]`, or tokens
             `[batch, size]`, to logits.
-        path: the file; `.onnx` or `.pt2` chooses the format. Folders on the way are made.
+        path: the file; `.onnx`, `.pt2` or `.pte` chooses the format. Folders on the way are made.
+        runtime: what runs the file: `onnxruntime` or `openvino` (`.onnx`), `pytorch` or `aotinductor` (`.pt2`),
+            `executorch` (`.pte`); none = the first for the ending.
         subnet: which sub-network; none = the super-net.
         image_size: height and width of the images in pixels, or the number of tokens; none =
             `info["image_size"]`, else what a network of a library was made for.
@@ -68,10 +103,13 @@ def export(
             `skip`, bool `[stages]`; of one with widths `width`, int64, the place of the width counted from 0, the
             smallest first. `fast` stores what every branch runs, norms folded into its convolutions; `compact` stores
             all weights once, and leaves it to the runtime to fold them when it loads the file.
-        tolerance: how far outputs may differ, in units of the largest output where that exceeds 1.
+        tolerance: how far outputs may differ, in units of the largest output where that exceeds 1; of an int8 file
+            the share of the images in `calibrate_on` to which it may give another class. None = 1e-4, and 0.2.
         recalibrate_on: training images in batches, varied as in the training, from which the norm statistics of a
             sub-network that was not trained are taken anew, as `pliant.recalibrated` does; a trained one keeps
             its own. None = all as in the model.
+        calibrate_on: training images in batches, as at inference, on which the file is quantized to int8; ONNX only,
+            and one sub-network. None = float32.
         info: what to write into the file beside versions, sub-network and image size, such as
             `class_names`, `mean`, `std`, `gmacs` (keys that are not described there are ignored). For a switchable
             file also `table`, rows of a `Table`, and `measured`, under which circumstances.
@@ -85,15 +123,27 @@ def export(
     refuse_wrapped(model, "export")
     started = time.perf_counter()
     target, info = Path(path), info or {}
-    refuse_unfit(target, batch, tolerance)
+    chosen_runtime = fitting_runtime(target, runtime)
+    if tolerance is None:
+        tolerance = 1e-4 if calibrate_on is None else INT8_TOLERANCE
+    refuse_unfit(target, chosen_runtime, batch, tolerance)
     if policy is not None:
-        _refuse_beside_a_policy(subnet=subnet, recalibrate_on=recalibrate_on, switchable=switchable)
+        _refuse_beside_a_policy(
+            subnet=subnet, recalibrate_on=recalibrate_on, switchable=switchable, calibrate_on=calibrate_on
+        )
         if policy == "gate":
-            return export_gate(model, target, image_size, batch, tolerance, info)
-        return export_policy(model, target, policy, image_size, batch, tolerance, info)
+            return export_gate(model, target, chosen_runtime, image_size, batch, tolerance, info)
+        return export_policy(model, target, chosen_runtime, policy, image_size, batch, tolerance, info)
     if switchable is not None:
         _refuse_beside_switchable(subnet=subnet, recalibrate_on=recalibrate_on)
-        return export_switchable(model, target, switchable, image_size, batch, tolerance, info)
+        if calibrate_on is not None:
+            raise ExportError(
+                "calibrate_on: not together with switchable, since ONNX Runtime's quantizer does not enter conditions; "
+                "write an int8 file for each sub-network"
+            )
+        return export_switchable(model, target, chosen_runtime, switchable, image_size, batch, tolerance, info)
+    if calibrate_on is not None:
+        refuse_unquantizable(target, chosen_runtime)
     network, eager, chosen, role = _frozen(model, subnet)
     recalibrated_on = None
     if recalibrate_on is not None and not why_not(model, chosen):
@@ -107,32 +157,53 @@ def export(
         metadata["subnet"] = chosen
     if recalibrated_on is not None:
         metadata["recalibrated_on"] = recalibrated_on
+    images = []
+    if calibrate_on is not None:
+        images = calibration_batches(calibrate_on, inputs, batch)
+        # An accuracy that is known is that of the network in float32.
+        metadata = {key: value for key, value in metadata.items() if key != "acc1"}
+        metadata |= {"precision": "int8", "calibrated_on": sum(map(len, images))}
     program = trace(network, inputs, batch)
     with beside(target) as written:
-        runtime, run = _write_and_load(program, written, metadata)
-        difference = largest_difference(eager, run, inputs, (batch,) if batch else TRIED_BATCHES)
+        _WRITERS[chosen_runtime.name](program, written, metadata)
+        if images:
+            quantize_(written, images, metadata)
+        file = reopened(written, chosen_runtime)
+        version = file.session.version
+        difference = _difference(eager, file, inputs, batch, images)
         if not difference <= tolerance:
             name = f"{role} {chosen}" if chosen else role
-            raise ExportError(
-                f"{target}: not written, because the exported {name} differs from eager PyTorch by "
-                f"{difference:.2e} in {runtime} (allowed: {tolerance:.0e})"
-            )
-        del run  # some systems do not move a file that is still mapped
+            how = f"{difference:.2e} in {version} (allowed: {tolerance:.0e})"
+            if images:
+                how = f"the class of {difference:.1%} of the calibration images in {version} (allowed: {tolerance:.0%})"
+            raise ExportError(f"{target}: not written, because the exported {name} differs from eager PyTorch by {how}")
+        del file  # some systems do not move a file that is still mapped
         size_mb = written.stat().st_size / 1e6
     return ExportReport(
         path=target,
-        format=FORMATS[target.suffix.lower()],
+        format=chosen_runtime.format,
         subnet=chosen,
         role=role,
+        precision="int8" if images else "float32",
+        calibrated_on=metadata.get("calibrated_on"),
         recalibrated_on=recalibrated_on,
         input_shape=inputs.shape,
         batch=batch,
         size_mb=size_mb,
-        runtime=runtime,
+        runtime=version,
         difference=difference,
         tolerance=tolerance,
         seconds=time.perf_counter() - started,
     )
+
+
+def _difference(
+    eager: Eager, file: ExportedFile, inputs: InputSpec, batch: int | None, images: Sequence[Tensor]
+) -> float:
+    """Return how far a file is from PyTorch; of an int8 file, on the images it was calibrated on."""
+    if images:
+        return share_of_other_answers(eager, runs(file), images)
+    return largest_difference(eager, runs(file), inputs, (batch,) if batch else TRIED_BATCHES)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -142,8 +213,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         ExportError: unknown ending.
     """
     path = Path(path)
-    refuse_ending(path)
-    return read_onnx_metadata(path) if path.suffix.lower() == ".onnx" else read_program_metadata(path)
+    return _READERS[fitting_runtime(path).ending](path)
 
 
 def _refuse_beside_a_policy(**options: Any) -> None:
@@ -208,13 +278,3 @@ def _returning_logits(network: nn.Module, eager: Callable[[Tensor], Any], inputs
     except ValueError as error:
         raise ExportError(f"{name}: {error}") from error
     return _LogitsOnly(network), lambda example: logits_of(eager(example))
-
-
-def _write_and_load(
-    program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, Any]
-) -> tuple[str, Eager]:
-    if path.suffix.lower() == ".onnx":
-        write_onnx(program, path, metadata)
-        return run_onnx(path)
-    write_program(program, path, metadata)
-    return run_program(path)

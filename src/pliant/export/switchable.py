@@ -16,12 +16,15 @@ from pliant.core.inputs import InputSpec, input_spec, logits_of
 from pliant.core.macs import count_gmacs, count_params_m
 from pliant.core.stream import stream_of
 from pliant.core.subnet import SubNet
-from pliant.export.onnx import OUTPUT, open_onnx, runtime_name, save_onnx, to_onnx
-from pliant.export.prepare import FORMATS, beside, describe, for_inference, size_of
+from pliant.export.onnx import save_onnx, to_onnx
+from pliant.export.prepare import beside, describe, for_inference, size_of
 from pliant.export.program import trace
 from pliant.export.report import ExportReport
-from pliant.export.verify import TRIED_BATCHES, ExportError, first_line, largest_difference
+from pliant.export.verify import TRIED_BATCHES, ExportError, first_line, largest_difference, reopened, runs
 from pliant.extract import extract
+from pliant.runtime import ExportedFile
+from pliant.runtime.runtimes import Runtime
+from pliant.runtime.session import OUTPUT
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -37,6 +40,7 @@ MOST_WIDTHS = 16
 def export_switchable(
     model: nn.Module,
     target: Path,
+    runtime: Runtime,
     mode: Mode,
     image_size: int | None,
     batch: int | None,
@@ -51,7 +55,7 @@ def export_switchable(
         ValueError: a model without sub-networks.
     """
     started = time.perf_counter()
-    _refuse_unfit(model, target, mode)
+    _refuse_unfit(model, target, runtime, mode)
     adapted = for_inference(as_adaptive(model, "export"))
     inputs = input_spec(adapted, size_of(model, image_size, info))
     rows = _rows(adapted, inputs, info.get("table", ()))
@@ -59,17 +63,20 @@ def export_switchable(
     written_model = (_depths if adapted.space.skippable_blocks else _widths)(adapted, inputs, batch, mode)
     with beside(target) as written:
         save_onnx(written_model, written, metadata)
-        differences = _differences(written, adapted, inputs, batch, rows)
+        file = reopened(written, runtime)
+        version = file.session.version
+        differences = _differences(file, adapted, inputs, batch)
+        del file  # some systems do not move a file that is still mapped
         subnet, difference = max(differences, key=lambda found: found[1])
         if not difference <= tolerance:
             raise ExportError(
                 f"{target}: not written, because its sub-network {subnet} differs from eager PyTorch by "
-                f"{difference:.2e} in {runtime_name()} (allowed: {tolerance:.0e})"
+                f"{difference:.2e} in {version} (allowed: {tolerance:.0e})"
             )
         size_mb = written.stat().st_size / 1e6
     return ExportReport(
         path=target,
-        format=FORMATS[target.suffix.lower()],
+        format=runtime.format,
         subnet=None,
         role="switchable",
         subnets=tuple(row["subnet"] for row in rows),
@@ -77,16 +84,19 @@ def export_switchable(
         input_shape=inputs.shape,
         batch=batch,
         size_mb=size_mb,
-        runtime=runtime_name(),
+        runtime=version,
         difference=difference,
         tolerance=tolerance,
         seconds=time.perf_counter() - started,
     )
 
 
-def _refuse_unfit(model: nn.Module, target: Path, mode: Mode) -> None:
-    if target.suffix.lower() != ".onnx":
-        raise ExportError(f"{target}: a switchable file has to be ONNX; name it .onnx")
+def _refuse_unfit(model: nn.Module, target: Path, runtime: Runtime, mode: Mode) -> None:
+    if not runtime.switches:
+        raise ExportError(
+            f"{target}: {runtime.title} runs no switchable files, which have to be ONNX; name it .onnx, or write one "
+            "file for each sub-network"
+        )
     if mode not in get_args(Mode):
         raise ExportError(f"switchable: got {mode!r}, expected {' or '.join(get_args(Mode))}")
     space = as_adaptive(model, "export").space
@@ -247,24 +257,15 @@ def _noted(model: AdaptiveModule) -> Iterator[list[Tensor]]:
 
 
 def _differences(
-    file: Path, adapted: AdaptiveModule, inputs: InputSpec, batch: int | None, rows: Sequence[Mapping[str, Any]]
+    file: ExportedFile, adapted: AdaptiveModule, inputs: InputSpec, batch: int | None
 ) -> list[tuple[str, float]]:
     """Run every sub-network of the file, and return how far each is from eager PyTorch."""
-    import numpy
-
-    session = open_onnx(file)
-    (given, _) = session.get_inputs()
-    batches = (batch,) if batch else TRIED_BATCHES
     found = []
-    for row in rows:
-        name = "skip" if "skip" in row else "width"
-        switch = {name: numpy.array(row[name])}
+    for subnet in file.subnets:
 
-        def run(example: Tensor, switch: Mapping[str, Any] = switch) -> Tensor:
-            return torch.from_numpy(session.run([OUTPUT], {given.name: example.numpy(), **switch})[0])
-
-        def eager(example: Tensor, subnet: str = row["subnet"]) -> Tensor:
+        def eager(example: Tensor, subnet: str = subnet) -> Tensor:
             return logits_of(adapted(example, subnet=subnet))
 
-        found.append((row["subnet"], largest_difference(eager, run, inputs, batches)))
+        batches = (batch,) if batch else TRIED_BATCHES
+        found.append((subnet, largest_difference(eager, runs(file, subnet), inputs, batches)))
     return found

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pliant.core.inputs import InputSpec
+from pliant.runtime import ExportedFile, load
+from pliant.runtime.runtimes import Runtime
 
-__all__ = ["TRIED_BATCHES", "ExportError", "first_line", "largest_difference"]
+__all__ = ["TRIED_BATCHES", "ExportError", "first_line", "largest_difference", "reopened", "runs"]
 
 # Two batch sizes show that the batch is dynamic; one of them is 1, which tracers like to treat as a constant.
 TRIED_BATCHES = (1, 3)
@@ -23,6 +26,23 @@ class ExportError(ValueError):
 def first_line(error: Exception) -> str:
     """The first line that says something, of errors that explain themselves at length."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def reopened(written: Path, runtime: Runtime) -> ExportedFile:
+    """Load a file that was just written, as whoever gets it will.
+
+    Raises:
+        ExportError: the runtime does not take it.
+    """
+    try:
+        return load(written, runtime=runtime.name)
+    except ValueError as error:
+        raise ExportError(str(error).replace(str(written), written.name)) from error
+
+
+def runs(file: ExportedFile, subnet: str | None = None) -> Callable[[Tensor], Tensor]:
+    """Return what maps tensors to tensors as a sub-network of a file does."""
+    return lambda example: torch.from_numpy(file(example.numpy(), subnet))
 
 
 def largest_difference(

@@ -135,7 +135,7 @@ def measure(
     if through not in ("extracted", "switched"):
         raise ValueError(f"through={through!r}: allowed are 'extracted' and 'switched'")
     # Refused here, not where they are used, because minutes of measuring accuracy may lie between.
-    _at_least_one(batch_size=batch_size, eval_batch_size=eval_batch_size, threads=threads, rounds=rounds)
+    at_least_one(batch_size=batch_size, eval_batch_size=eval_batch_size, threads=threads, rounds=rounds)
     _refuse_budget(budget_seconds, rounds)
     if meter is not None:
         read_joules(meter)
@@ -187,7 +187,7 @@ def _add_accuracy(
     batch_size: int,
     on_progress: Progress,
 ) -> dict[str, Any]:
-    chosen, used = _split(data, split)
+    chosen, used = split_of(data, split)
     done = 0
 
     def on_batch(images: int) -> None:
@@ -282,7 +282,7 @@ def _add_operators(rows: list[Row], candidates: Sequence[Candidate], image: Tens
         row["operators"] = count_operators(partial(candidate.run, image)).total()
 
 
-def _at_least_one(**options: int | None) -> None:
+def at_least_one(**options: int | None) -> None:
     for name, value in options.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: allowed are whole numbers from 1 on")
@@ -305,7 +305,7 @@ def _image_size(image_size: int | None, data: ImageData | None) -> int:
     return data.image_size
 
 
-def _split(data: ImageData, split: str) -> tuple[Split, str]:
+def split_of(data: ImageData, split: str) -> tuple[Split, str]:
     """Return the split to measure on, and its name; data may be without test images."""
     if split not in ("test", "val"):
         raise ValueError(f"split={split!r}: allowed are 'test' and 'val'")

@@ -21,6 +21,7 @@ FORMAT_VERSION = 1
 # keys follow as they are.
 _COLUMNS = {
     "subnet": ("sub-network", 0),
+    "precision": ("precision", 0),
     "gmacs": ("GMACs", 3),
     "params_m": ("params M", 3),
     "cumulative_gmacs": ("cumulative GMACs", 3),
@@ -41,9 +42,14 @@ _COLUMNS = {
     "energy_mj": ("energy mJ", 2),
     "peak_memory_mb": ("memory MB", 1),
     "operators": ("operators", 0),
+    "file_mb": ("file MB", 2),
 }
 # What a person is not shown: it is there to choose by.
 DETAILS = frozenset(key for key, (heading, _) in _COLUMNS.items() if not heading)
+
+
+_TEXTS = ("subnet", "precision")
+"""What is no number in a row."""
 
 
 class TableError(ValueError):
@@ -58,8 +64,9 @@ class Table:
         rows: mappings with `subnet` and what was measured of `gmacs`, `params_m`, `acc1` and `acc5`
             (percent), `latency_ms` (median) with the percentiles and bounds of
             `pliant.policy.percentiles.summarise_ms`, `energy_mj` (10^-3 joules an image),
-            `peak_memory_mb` (10^6 bytes) and `operators`. What was not measured is absent, never
-            zero; values that are not finite numbers are no measurements and are left out.
+            `peak_memory_mb` (10^6 bytes), `operators`, and of exported files `file_mb` (10^6 bytes) and
+            `precision` (a text). What was not measured is absent, never zero; values that are not finite
+            numbers are no measurements and are left out.
         info: the circumstances, such as model, data, device, threads, versions and date.
 
     Raises:
@@ -190,7 +197,7 @@ class Table:
 def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(row, Mapping) or not isinstance(row.get("subnet"), str):
         raise TableError(f"not a row of a table: {row!r}; expected a mapping with a text under 'subnet'")
-    return {key: value for key, value in row.items() if key == "subnet" or _is_number(value)}
+    return {key: value for key, value in row.items() if key in _TEXTS or _is_number(value)}
 
 
 def _is_number(value: object) -> bool:

@@ -1,0 +1,174 @@
+"""`measure_file`: an exported file in its runtime, on this machine, as a `Table` like that of a live network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from pliant.core.inputs import InputSpec
+from pliant.measure.accuracy import measure_accuracy
+from pliant.measure.environment import describe_environment
+from pliant.measure.latency import interleaved_ms, using_threads
+from pliant.measure.run import Progress, at_least_one, split_of
+from pliant.measure.table import Table
+from pliant.policy.percentiles import summarise_ms
+from pliant.runtime import ExportedFile, load
+
+if TYPE_CHECKING:
+    from pliant.data import ImageData
+
+__all__ = ["measure_file"]
+
+_EVAL_BATCH = 64
+"""Images in a pass that measures accuracy, where the file does not fix how many."""
+
+_NEEDED = ("class_names", "mean", "std")
+
+
+def measure_file(
+    path: str | os.PathLike[str],
+    data: ImageData | None = None,
+    *,
+    runtime: str | None = None,
+    beside: Sequence[str | os.PathLike[str]] = (),
+    split: Literal["test", "val"] = "test",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    rounds: int = 100,
+    warmup: int = 3,
+    on_progress: Progress = lambda what, done, total: None,
+) -> Table:
+    """Measure accuracy and latency of a file that `export` wrote: one row, or one for each sub-network it switches.
+
+    Args:
+        path: the file.
+        data: where accuracy is measured; it is normalised as the file says. None = accuracy is left out.
+        runtime: what runs the files, such as `openvino`; none = what their ending stands for.
+        beside: other files, measured in the same rounds, such as the int8 file of the same network.
+        split: of the data; data without a test split is measured on `val`, and the table says so.
+        batch_size: images in a pass that is timed; none = what the file fixes, else 1.
+        threads: CPU threads; none = as many as PyTorch uses now.
+        rounds: times each sub-network is timed.
+        warmup: rounds before that, not recorded.
+        on_progress: called with what is being measured, how much is done, of how much.
+
+    Returns:
+        A table whose rows have what the file says of `gmacs` and `params_m`, and `acc1`, `acc5`, `latency_ms`
+        with its percentiles, `file_mb` (10^6 bytes, of the whole file) and `precision`.
+
+    Raises:
+        ValueError: no such file or runtime, a file that `pliant` did not write or that does not say what accuracy
+            needs, data of other classes or of another size, or options that make no sense.
+    """
+    at_least_one(batch_size=batch_size, threads=threads, rounds=rounds)
+    with using_threads(threads) as used:
+        files = {Path(one): load(one, runtime=runtime, threads=used) for one in (path, *beside)}
+        rows = [_described(one, file, subnet) for one, file in files.items() for subnet in file.subnets]
+        first = files[Path(path)].info
+        info: dict[str, Any] = {"model": first.get("model") or Path(path).name, "image_size": _size(first)}
+        if data is not None:
+            info |= _add_accuracy(rows, files, data, split, on_progress)
+        batch = batch_size or first.get("batch") or 1
+        _add_latency(rows, files, batch, rounds, warmup, on_progress)
+    versions = sorted({file.session.version for file in files.values()})
+    info |= {"files": [one.name for one in files], "runtime": ", ".join(versions), "threads": used, "rounds": rounds}
+    precisions = sorted({row["precision"] for row in rows})
+    info |= {"batch_size": batch, "dtype": ", ".join(precisions), "device": "cpu"} | describe_environment()
+    return Table(rows, info)
+
+
+def _described(path: Path, file: ExportedFile, subnet: str) -> dict[str, Any]:
+    row = next(row for row in file.table if row["subnet"] == subnet)
+    # What the file says of accuracy and latency was measured elsewhere.
+    costs = {key: row[key] for key in ("gmacs", "params_m") if key in row}
+    precision = file.info.get("precision", "float32")
+    return {"subnet": subnet, "precision": precision, **costs, "file_mb": path.stat().st_size / 1e6}
+
+
+def _size(info: Mapping[str, Any]) -> int:
+    return info.get("image_size") or info["tokens"]
+
+
+def _as_file_says(path: Path, info: Mapping[str, Any], data: ImageData) -> ImageData:
+    """Return the images as the network of a file takes them."""
+    missing = [key for key in _NEEDED if key not in info]
+    if missing:
+        raise ValueError(
+            f"{path}: does not say {' and '.join(missing)}, without which its accuracy cannot be measured; export it "
+            "from a run folder, or with info= that has them"
+        )
+    if len(info["class_names"]) != len(data.class_names):
+        raise ValueError(
+            f"{path}: was trained on {len(info['class_names'])} classes, and {data.name} has {len(data.class_names)}"
+        )
+    if data.image_size != _size(info):
+        raise ValueError(
+            f"{path}: takes images of {_size(info)} pixels, and these of {data.name} have {data.image_size}; load them "
+            f"with image_size={_size(info)}"
+        )
+    return data.as_trained_on(info["class_names"], info["mean"], info["std"])
+
+
+def _in_batches(file: ExportedFile, subnet: str) -> Callable[[Tensor], Tensor]:
+    """Return what runs a sub-network on any number of images, also where the file fixes how many it takes."""
+    fixed = file.info.get("batch")
+
+    def run(images: Tensor) -> Tensor:
+        answers = []
+        for part in images.split(fixed or len(images)):
+            filled = torch.cat([part, part[:1].expand((fixed or len(part)) - len(part), *part.shape[1:])])
+            answers.append(torch.from_numpy(file(filled.numpy(), subnet))[: len(part)])
+        return torch.cat(answers)
+
+    return run
+
+
+def _add_accuracy(
+    rows: Sequence[dict[str, Any]],
+    files: Mapping[Path, ExportedFile],
+    data: ImageData,
+    split: str,
+    on_progress: Progress,
+) -> dict[str, Any]:
+    found: list[dict[str, float]] = []
+    used, part = split_of(data, split)
+    for path, file in files.items():
+        used, part = split_of(_as_file_says(path, file.info, data), split)
+        calls = {subnet: _in_batches(file, subnet) for subnet in file.subnets}
+        accuracies = measure_accuracy(calls, used, len(data.class_names), batch_size=_EVAL_BATCH)
+        found += [accuracies[subnet] for subnet in file.subnets]
+        on_progress("accuracy", len(found), len(rows))
+    for row, accuracies in zip(rows, found, strict=True):
+        row |= accuracies
+    return {"data": data.name, "split": part, "images": len(used.labels)}
+
+
+def _add_latency(
+    rows: Sequence[dict[str, Any]],
+    files: Mapping[Path, ExportedFile],
+    batch_size: int,
+    rounds: int,
+    warmup: int,
+    on_progress: Progress,
+) -> None:
+    calls = {}
+    for path, file in files.items():
+        example = _inputs_of(file.info).random(batch_size, torch.Generator().manual_seed(0))
+        calls |= {f"{path} {subnet}": partial(file, example.numpy(), subnet) for subnet in file.subnets}
+    times = interleaved_ms(
+        calls, rounds=rounds, warmup=warmup, on_round=lambda done: on_progress("latency", done, warmup + rounds)
+    )
+    for row, each in zip(rows, times.values(), strict=True):
+        row |= summarise_ms(each)
+
+
+def _inputs_of(info: Mapping[str, Any]) -> InputSpec:
+    if "tokens" in info:
+        return InputSpec((info["tokens"],), info["vocabulary"])
+    return InputSpec((info["channels"], info["image_size"], info["image_size"]))

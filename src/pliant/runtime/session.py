@@ -1,0 +1,46 @@
+"""What `pliant` asks of a runtime that has loaded a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy
+
+__all__ = ["OUTPUT", "TEXTS", "Session", "said_by"]
+
+OUTPUT = "logits"
+"""What files with names for their values call their answer."""
+
+TEXTS = ("pliant_version", "torch_version", "subnet", "model", "data")
+"""Metadata properties of an ONNX file are texts. These stand as they are; all others are JSON."""
+
+
+class Session(Protocol):
+    """A file in its runtime.
+
+    Attributes:
+        info: what the file says of itself; empty where `pliant` did not write it.
+        version: name and version of the runtime, for people.
+    """
+
+    info: Mapping[str, Any]
+    version: str
+
+    def run(self, inputs: numpy.ndarray, switch: Mapping[str, numpy.ndarray]) -> numpy.ndarray:
+        """Map inputs `[batch, ...]`, and what chooses the sub-network, to logits `[batch, classes]`."""
+        ...
+
+
+def said_by(properties: Mapping[str, str]) -> dict[str, Any]:
+    """Return the metadata properties of an ONNX file as values."""
+    return {name: _value(name, text) for name, text in properties.items()}
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return text if name in TEXTS else json.loads(text)
+    except json.JSONDecodeError:
+        return text  # of somebody else
