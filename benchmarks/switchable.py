@@ -61,7 +61,7 @@ def static_call(path: Path, images: numpy.ndarray, threads: int) -> Callable[[],
     return partial(session.run, None, {"images": images})
 
 
-def one_by_one(net: pliant.runtime.SwitchableFile, images: numpy.ndarray, subnets: Sequence[str]) -> None:
+def one_by_one(net: pliant.runtime.ExportedFile, images: numpy.ndarray, subnets: Sequence[str]) -> None:
     for subnet in subnets:
         net(images, subnet)
 
