@@ -20,12 +20,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy
 import onnx_ir as ir
 
 from pliant.export.alike import Keys, operation
 from pliant.export.verify import ExportError
 
-__all__ = ["Choice", "merged"]
+__all__ = ["Choice", "computed", "merged"]
 
 # Bytes of what every branch may have its own: shapes and single numbers.
 _SMALL = 1024
@@ -271,3 +272,14 @@ class _Merger:
 
 def _reads(nodes: Iterable[ir.Node]) -> set[ir.Value]:
     return {value for node in nodes for value in node.inputs if value is not None}
+
+
+def computed(kind: str, read: ir.Value, number: int, name: str) -> list[ir.Node]:
+    """Return nodes that compute a truth value from an input and a number; the last one's output is it."""
+    constant = ir.node(
+        "Constant", [], {"value": ir.tensor(numpy.array(number, dtype=numpy.int64))}, name=f"{name}/number"
+    )
+    value = ir.node(kind, [read, *constant.outputs], name=name)
+    for node in (constant, value):
+        node.outputs[0].name = node.name
+    return [constant, value]

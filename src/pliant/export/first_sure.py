@@ -6,22 +6,22 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule, as_adaptive
 from pliant.core.fingerprint import fingerprint
-from pliant.core.inputs import InputSpec, input_spec, logits_of
+from pliant.core.inputs import input_spec, logits_of
 from pliant.core.subnet import SubNet
 from pliant.export.onnx import runtime_name, write_onnx
 from pliant.export.paths import Stop, check_stops
 from pliant.export.prepare import beside, describe, for_inference, size_of
 from pliant.export.program import trace
 from pliant.export.report import ExportReport
-from pliant.export.verify import ExportError, first_line
+from pliant.export.verify import ExportError, tried
 from pliant.policy.certainty import unchecked_confidence
 from pliant.policy.confidence import ConfidencePolicy
 from pliant.policy.runner import passes_of
@@ -58,7 +58,7 @@ def export_policy(
     def eager(example: Tensor, subnet: str) -> Tensor:
         return logits_of(adapted(example, subnet=subnet))
 
-    _try(eager, inputs, stops[0].subnet)
+    tried(partial(eager, subnet=stops[0].subnet), inputs, stops[0].subnet)
     program = trace(_Answers(adapted, stops, policy.measure), inputs, 1, type(model).__name__)
     outputs = [f"{kind}_{stop.number}" for stop in stops for kind in ("logits", "confidence")][:-1]
     metadata = describe(inputs, 1, info) | {"policy": policy.to_dict()}
@@ -118,15 +118,6 @@ def _stops(policy: ConfidencePolicy) -> list[Stop]:
         if threshold == -math.inf:
             break
     return stops
-
-
-def _try(eager: Any, inputs: InputSpec, subnet: str) -> None:
-    """Run the network once, to refuse inputs that it does not take."""
-    try:
-        with torch.no_grad():
-            eager(inputs.random(1, torch.Generator().manual_seed(0)), subnet)
-    except (RuntimeError, IndexError) as error:
-        raise ExportError(f"{subnet} does not take inputs of {inputs.shape}: {first_line(error)}") from error
 
 
 class _Answers(nn.Module):

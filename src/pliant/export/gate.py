@@ -18,7 +18,7 @@ from pliant.export.onnx import open_onnx, runtime_name, save_onnx, to_onnx
 from pliant.export.prepare import beside, describe, for_inference, size_of
 from pliant.export.program import trace
 from pliant.export.report import ExportReport
-from pliant.export.verify import ExportError, first_line, largest_difference
+from pliant.export.verify import ExportError, largest_difference, tried
 from pliant.runtime.runtimes import Runtime
 from pliant.runtime.session import OUTPUT
 from pliant.width.gates import gate_of
@@ -99,30 +99,19 @@ def _with_every_route(adapted: AdaptiveModule, inputs: InputSpec) -> onnx_ir.Mod
     """Return a graph with an input `route`, int64 `[1]`, and all weights once; `scores` are computed beside."""
     import onnx_ir as ir
 
-    from pliant.export.choices import Choice, merged
+    from pliant.export.choices import Choice, computed, merged
 
     models = []
     for route in adapted.routes:
         network = _Route(adapted, route)
-        try:
-            with torch.no_grad():
-                network(inputs.random(1, torch.Generator().manual_seed(0)))
-        except (RuntimeError, IndexError) as error:
-            raise ExportError(
-                f"{type(adapted).__name__} does not take inputs of {inputs.shape}: {first_line(error)}"
-            ) from error
+        tried(network, inputs, type(adapted).__name__)
         program = trace(network, inputs, 1, type(adapted).__name__)
         models.append(to_onnx(program, [OUTPUT, SCORES], fold_norms=False))
     route_value = ir.Value(name=ROUTE, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1]))
     nodes, conditions = [], []
     for number in range(len(models) - 1):
-        constant = ir.tensor(numpy.array([number], dtype=numpy.int64))
-        place = ir.node("Constant", [], {"value": constant}, name=f"{ROUTE}{number}/number")
-        equal = ir.node("Equal", [route_value, *place.outputs], name=f"{ROUTE}{number}")
-        for node in (place, equal):
-            node.outputs[0].name = node.name
-        nodes += [place, equal]
-        conditions.append(equal.outputs[0])
+        nodes += computed("Equal", route_value, number, f"{ROUTE}{number}")
+        conditions.append(nodes[-1].outputs[0])
     graph = merged([model.graph for model in models], [Choice(0, conditions, "answer")], weights_once=True)
     graph.inputs.append(route_value)
     graph.extend(nodes)

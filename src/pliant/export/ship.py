@@ -31,7 +31,7 @@ from pliant.export.prepare import beside, describe, fitting_runtime, for_inferen
 from pliant.export.program import trace, write_program
 from pliant.export.report import ExportReport
 from pliant.export.switchable import Mode, export_switchable
-from pliant.export.verify import TRIED_BATCHES, ExportError, first_line, largest_difference, reopened, runs
+from pliant.export.verify import TRIED_BATCHES, ExportError, largest_difference, reopened, runs, tried
 from pliant.extract import extract
 from pliant.policy.confidence import ConfidencePolicy
 from pliant.recalibrate import recalibrate_, why_not
@@ -266,11 +266,7 @@ class _LogitsOnly(nn.Module):
 def _returning_logits(network: nn.Module, eager: Callable[[Tensor], Any], inputs: InputSpec) -> tuple[nn.Module, Eager]:
     """Run the network once; return it, and its eager twin, such that both give one tensor."""
     name = type(network).__name__
-    try:
-        with torch.no_grad():
-            output = eager(inputs.random(1, torch.Generator().manual_seed(0)))
-    except (RuntimeError, IndexError) as error:
-        raise ExportError(f"{name} does not take inputs of {inputs.shape}: {first_line(error)}") from error
+    output = tried(eager, inputs, name)
     if isinstance(output, Tensor):
         return network, eager
     try:

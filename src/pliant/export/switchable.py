@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule, as_adaptive
@@ -20,7 +19,7 @@ from pliant.export.onnx import save_onnx, to_onnx
 from pliant.export.prepare import beside, describe, for_inference, size_of
 from pliant.export.program import trace
 from pliant.export.report import ExportReport
-from pliant.export.verify import TRIED_BATCHES, ExportError, first_line, largest_difference, reopened, runs
+from pliant.export.verify import TRIED_BATCHES, ExportError, largest_difference, reopened, runs, tried
 from pliant.extract import extract
 from pliant.runtime import ExportedFile
 from pliant.runtime.runtimes import Runtime
@@ -127,7 +126,7 @@ def _depths(adapted: AdaptiveModule, inputs: InputSpec, batch: int | None, mode:
     """Return a graph with an input `skip`, from those of the base-net and the super-net, which meet at stage ends."""
     import onnx_ir as ir
 
-    from pliant.export.choices import Choice
+    from pliant.export.choices import Choice, computed
 
     space = adapted.space
     models = [
@@ -141,7 +140,7 @@ def _depths(adapted: AdaptiveModule, inputs: InputSpec, batch: int | None, mode:
     for stage, count in enumerate(space.skippable_blocks):
         if count:
             name = f"stage{stage + 1}"
-            nodes += _computed("Gather", skip, stage, f"{name}/skips")
+            nodes += computed("Gather", skip, stage, f"{name}/skips")
             choices.append(Choice(stage + 1, nodes[-1].outputs, name))
     return _assembled(models, choices, skip, nodes, mode)
 
@@ -150,7 +149,7 @@ def _widths(adapted: AdaptiveModule, inputs: InputSpec, batch: int | None, mode:
     """Return a graph with an input `width`, from those of all widths, which meet at the answer."""
     import onnx_ir as ir
 
-    from pliant.export.choices import Choice
+    from pliant.export.choices import Choice, computed
     from pliant.export.slices import cut_weights_
 
     networks = [_Logits(extract(adapted, subnet, share=True)) for subnet in adapted.subnets]
@@ -162,7 +161,7 @@ def _widths(adapted: AdaptiveModule, inputs: InputSpec, batch: int | None, mode:
     nodes: list[ir.Node] = []
     conditions = []
     for number in range(len(models) - 1):
-        nodes += _computed("Equal", width, number, f"width{number}")
+        nodes += computed("Equal", width, number, f"width{number}")
         conditions.append(nodes[-1].outputs[0])
     choices = [Choice(0, conditions, "answer")] if conditions else []
     return _assembled(models, choices, width, nodes, mode)
@@ -171,12 +170,7 @@ def _widths(adapted: AdaptiveModule, inputs: InputSpec, batch: int | None, mode:
 def _graph_of(
     network: nn.Module, adapted: AdaptiveModule, inputs: InputSpec, batch: int | None, mode: Mode
 ) -> onnx_ir.Model:
-    try:
-        with torch.no_grad():
-            outputs = network(inputs.random(1, torch.Generator().manual_seed(0)))
-    except (RuntimeError, IndexError) as error:
-        name = type(adapted).__name__
-        raise ExportError(f"{name} does not take inputs of {inputs.shape}: {first_line(error)}") from error
+    outputs = tried(network, inputs, type(adapted).__name__)
     program = trace(network, inputs, batch, type(adapted).__name__)
     names = [OUTPUT, *(f"end_{number}" for number in range(1, len(outputs)))]
     return to_onnx(program, names, tokens=bool(inputs.vocabulary), fold_norms=mode == "fast")
@@ -202,20 +196,6 @@ def _assembled(
     RemoveUnusedNodesPass()(model)
     graph.outputs[0].name = OUTPUT
     return model
-
-
-def _computed(kind: str, read: onnx_ir.Value, number: int, name: str) -> list[onnx_ir.Node]:
-    """Return nodes that compute a truth value from an input and a number."""
-    import numpy
-    import onnx_ir as ir
-
-    constant = ir.node(
-        "Constant", [], {"value": ir.tensor(numpy.array(number, dtype=numpy.int64))}, name=f"{name}/number"
-    )
-    computed = ir.node(kind, [read, *constant.outputs], name=name)
-    for node in (constant, computed):
-        node.outputs[0].name = node.name
-    return [constant, computed]
 
 
 class _Logits(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from pliant.core.inputs import InputSpec
 from pliant.runtime import ExportedFile, load
 from pliant.runtime.runtimes import Runtime
 
-__all__ = ["TRIED_BATCHES", "ExportError", "first_line", "largest_difference", "reopened", "runs"]
+__all__ = ["TRIED_BATCHES", "ExportError", "first_line", "largest_difference", "reopened", "runs", "tried"]
 
 # Two batch sizes show that the batch is dynamic; one of them is 1, which tracers like to treat as a constant.
 TRIED_BATCHES = (1, 3)
@@ -43,6 +44,19 @@ def reopened(written: Path, runtime: Runtime) -> ExportedFile:
 def runs(file: ExportedFile, subnet: str | None = None) -> Callable[[Tensor], Tensor]:
     """Return what maps tensors to tensors as a sub-network of a file does."""
     return lambda example: torch.from_numpy(file(example.numpy(), subnet))
+
+
+def tried(run: Callable[[Tensor], Any], inputs: InputSpec, name: str) -> Any:
+    """Run a network once, and return what it gives.
+
+    Raises:
+        ExportError: it does not take such inputs; `name` is what the error calls it.
+    """
+    try:
+        with torch.no_grad():
+            return run(inputs.random(1, torch.Generator().manual_seed(0)))
+    except (RuntimeError, IndexError) as error:
+        raise ExportError(f"{name} does not take inputs of {inputs.shape}: {first_line(error)}") from error
 
 
 def largest_difference(
