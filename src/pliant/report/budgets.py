@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pliant.report.content import Row
-from pliant.report.listing import Column, Facts, Line, cost_column, fixed, where_and_when
+from pliant.report.listing import Column, Facts, Line, cells, cost_column, fixed, on_which_images, where_and_when
 from pliant.report.policies import Policies
 from pliant.report.words import change, names, points, split_name
 
@@ -121,19 +121,16 @@ def lines(policies: Policies, shown: list[Column]) -> list[Line]:
         shares = {_share(name): 100 * share for name, share in row["shares"].items()}
         remark = "pictured" if policies.table.examples and row is pictured else ""
         name = f"{row['budget'] * cost.factor:.{cost.digits}f}"
-        result.append(Line(name, remark, "budget", _cells({**row, **shares}, shown)))
+        result.append(Line(name, remark, "budget", cells({**row, **shares}, shown)))
     for row in policies.anytime:
-        result.append(Line(policies.short(row["subnet"]), "all images", "anytime", _cells(row, shown)))
+        result.append(Line(policies.short(row["subnet"]), "all images", "anytime", cells(row, shown)))
     return result
 
 
 def measured_how(policies: Policies) -> Facts:
     """Say where and how the numbers came about."""
     info = policies.table.info
-    facts: Facts = []
-    if info.get("data"):
-        images = f"{info['images']:,} " if info.get("images") else ""
-        facts.append(("Accuracy", f"on {images}{split_name(info)} of {info['data']}; so are MACs and shares"))
+    facts = on_which_images(info)
     if info.get("found_on_images"):
         facts.append(("Thresholds", f"found on {info['found_on_images']:,} validation images, one set for each budget"))
     if info.get("measure"):
@@ -160,10 +157,6 @@ def commands(policies: Policies) -> list[str]:
 
 def _share(subnet: str) -> str:
     return f"share {subnet}"
-
-
-def _cells(values: Mapping[str, Any], shown: list[Column]) -> list[tuple[str, bool]]:
-    return [(column.write(values[column.key]) if column.key in values else "", False) for column in shown]
 
 
 def _latency_how(info: Mapping[str, Any]) -> str:

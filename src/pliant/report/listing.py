@@ -10,17 +10,20 @@ from typing import Any
 from pliant.measure.table import DETAILS
 from pliant.report.content import Run
 from pliant.report.scatter import Cost
+from pliant.report.words import split_name
 from pliant.train.recipe import Recipe
 
 __all__ = [
     "Column",
     "Facts",
     "Line",
+    "cells",
     "columns",
     "cost_column",
     "fixed",
     "lines",
     "measured_how",
+    "on_which_images",
     "trained_how",
     "where_and_when",
 ]
@@ -108,6 +111,19 @@ def measured_how(run: Run) -> Facts:
     if any("latency_ms" in row for row in run.rows):
         facts.append(("Latency", _latency_how(info, len(run.rows))))
     return facts + where_and_when(info)
+
+
+def cells(values: Row, shown: Sequence[Column]) -> list[tuple[str, bool]]:
+    """Write a row of plain cells; empty where it has no such value."""
+    return [(column.write(values[column.key]) if column.key in values else "", False) for column in shown]
+
+
+def on_which_images(info: Mapping[str, Any]) -> Facts:
+    """Say on which images something that chooses by itself was measured; nothing where that is not known."""
+    if not info.get("data"):
+        return []
+    images = f"{info['images']:,} " if info.get("images") else ""
+    return [("Accuracy", f"on {images}{split_name(info)} of {info['data']}; so are MACs and shares")]
 
 
 def where_and_when(info: Mapping[str, Any]) -> Facts:

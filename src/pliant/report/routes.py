@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pliant.report.content import Row
 from pliant.report.gated import Gated
-from pliant.report.listing import Column, Facts, Line, cost_column, fixed, where_and_when
+from pliant.report.listing import Column, Facts, Line, cells, cost_column, fixed, on_which_images, where_and_when
 from pliant.report.sheet import Group, group
 from pliant.report.theme import in_order
 from pliant.report.words import change, names, points, split_name
@@ -94,10 +91,10 @@ def columns(gated: Gated) -> list[Column]:
 def lines(gated: Gated, shown: list[Column]) -> list[Line]:
     """Return the rows of the table: the gated network, then every width for all images."""
     shares = gated.table.gated["shares"]
-    result = [Line("gate", "chooses", "trained", _cells(gated.table.gated, shown))]
+    result = [Line("gate", "chooses", "trained", cells(gated.table.gated, shown))]
     for row in gated.table.static:
         share = {"share": 100 * shares[row["subnet"]]} if row["subnet"] in shares else {}
-        result.append(Line(row["subnet"], "all images", "anytime", _cells({**row, **share}, shown)))
+        result.append(Line(row["subnet"], "all images", "anytime", cells({**row, **share}, shown)))
     return result
 
 
@@ -128,10 +125,7 @@ def caption(gated: Gated) -> str:
 def measured_how(gated: Gated) -> Facts:
     """Say where and how the numbers came about."""
     info = gated.table.info
-    facts: Facts = []
-    if info.get("data"):
-        images = f"{info['images']:,} " if info.get("images") else ""
-        facts.append(("Accuracy", f"on {images}{split_name(info)} of {info['data']}; so are MACs and shares"))
+    facts = on_which_images(info)
     facts.append(("MACs", "of the gated network on average, the gate's own included"))
     if "latency_ms_mean" in gated.costs and info.get("rounds"):
         threads = f", {info['threads']} thread{'s' if info['threads'] != 1 else ''}" if info.get("threads") else ""
@@ -144,8 +138,3 @@ def commands(gated: Gated) -> list[str]:
     """Return what to type next."""
     name = gated.run.resolve().name
     return [f"pliant measure {name}", f"pliant export {name} net.onnx --subnet {gated.routes[0]}"]
-
-
-def _cells(values: Row, shown: list[Column]) -> list[tuple[str, bool]]:
-    cells: list[Any] = [column.write(values[column.key]) if column.key in values else "" for column in shown]
-    return [(text, False) for text in cells]
