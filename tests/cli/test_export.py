@@ -45,6 +45,10 @@ def test_norm_statistics_of_one_sub_network_are_not_for_all(refused, run_folder,
     assert "subnet" in refused("export", run_folder, tmp_path / "net.onnx", "--switchable", "--subnet", "TTT")
 
 
+def test_a_mode_is_that_of_a_switchable_file(refused, run_folder, tmp_path) -> None:
+    assert "add --switchable" in refused("export", run_folder, tmp_path / "net.onnx", "--mode", "compact")
+
+
 @pytest.mark.parametrize("subnet", ["TTX", "TT", "TTTT", ""])
 def test_a_malformed_sub_network_is_refused_by_name(refused, run_folder, tmp_path, subnet: str) -> None:
     line = refused("export", run_folder, tmp_path / "net.onnx", "--subnet", subnet)

@@ -54,9 +54,9 @@ def export(
         bool, typer.Option("--switchable", help="One file with all sub-networks; which one runs is an input.")
     ] = False,
     mode: Annotated[
-        Mode,
-        typer.Option(help="Of a switchable file: fast in any runtime, or compact, with all weights stored once."),
-    ] = Mode.fast,
+        Mode | None,
+        typer.Option(help="With --switchable: fast in any runtime, or compact, with all weights stored once; fast."),
+    ] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels of a side; default: as trained.")] = None,
     recalibrate: Annotated[
         int,
@@ -90,6 +90,8 @@ def export(
         )
     if budget is not None and policy is None:
         raise ValueError(f"--budget {budget:g}: it chooses among policies; add --policy with their file")
+    if mode is not None and not switchable:
+        raise ValueError(f"--mode {mode.value}: it is how a switchable file is stored; add --switchable")
     if policy and recalibrate:
         raise ValueError("--recalibrate: not with --policy, which was found for the norm statistics of the run")
     if switchable and recalibrate:
@@ -111,7 +113,7 @@ def export(
         subnet=subnet,
         batch=batch,
         policy=chosen,
-        switchable=mode.value if switchable else None,
+        switchable=(mode or Mode.fast).value if switchable else None,
         image_size=image_size,
         recalibrate_on=batches,
         calibrate_on=_calibration(run, data, info, image_size, int8) if int8 else None,
