@@ -18,11 +18,11 @@ from functools import partial
 from typing import Any
 
 import torch
+from networks import adapted
 from provenance import write_result
 from timing import timing_parser
 
 import pliant
-from pliant.core.adaptive import AdaptiveModule
 from pliant.measure.latency import interleaved_ms, using_threads
 from pliant.policy.percentiles import bound_key, percentile_key, summarise_ms
 
@@ -53,10 +53,8 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, default=20)
     parser.add_argument("--image-size", type=int, default=224)
     arguments = parser.parse_args()
-    torch.manual_seed(0)
-    model = pliant.adapt_(pliant.create_model(MODEL), pliant.Depth()).eval()
-    assert isinstance(model, AdaptiveModule)
     rounds, threads, size = arguments.rounds, arguments.threads, arguments.image_size
+    model = adapted(MODEL, pliant.Depth(), size)
     table = pliant.measure(model, image_size=size, threads=threads, rounds=rounds, memory=False, energy=False)
     images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     calls: Calls = {str(one): partial(pliant.extract(model, one, share=True), images) for one in model.subnets}

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from networks import adapted
 from provenance import write_result
 from timing import median_ratio, timing_parser
 
@@ -38,13 +39,6 @@ from pliant.runtime.runtimes import RUNTIMES, Runtime
 MODELS = ("torchvision:resnet50", "torchvision:mobilenet_v2")
 IMAGE_SIZE = 224
 CALIBRATION_IMAGES = 16
-
-
-def adapted(name: str) -> AdaptiveModule:
-    torch.manual_seed(0)
-    model = pliant.adapt_(pliant.create_model(name), pliant.Depth()).eval()
-    assert isinstance(model, AdaptiveModule)
-    return model
 
 
 def write_files(model: AdaptiveModule, runtime: Runtime, folder: Path) -> list[str]:
@@ -82,7 +76,7 @@ def calls_of(model: AdaptiveModule, runtime: Runtime, folder: Path, threads: int
 
 def compare(name: str, runtimes: Sequence[Runtime], rounds: int, threads: int) -> list[dict[str, Any]]:
     """Time all files of a network in one run; one row for each runtime and precision."""
-    model = adapted(name)
+    model = adapted(name, pliant.Depth(), IMAGE_SIZE)
     ends = [pliant.extract(model, subnet, share=True) for subnet in (model.space.smallest, model.space.largest)]
     base, largest = (count_gmacs(network, IMAGE_SIZE) for network in ends)
     with tempfile.TemporaryDirectory() as folder:

@@ -17,6 +17,8 @@ def open_file(path: Path, threads: int | None, providers: Sequence[str] = ("CPUE
     """Load a file; `providers` are those of ONNX Runtime, the preferred first."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # Threads that go on spinning after a run take the cores from whatever runs next: a second file, or PyTorch.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     return _Session(onnxruntime.InferenceSession(path, options, providers=list(providers)))
