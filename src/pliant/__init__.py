@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pliant.export import export
     from pliant.extract import extract
     from pliant.measure import measure, measure_file
+    from pliant.measure.gates import budget_gate_
     from pliant.measure.table import Table
     from pliant.policy.confidence import ConfidencePolicy
     from pliant.policy.governor import Governor
@@ -50,6 +51,7 @@ __all__ = [
     "Term",
     "Width",
     "adapt_",
+    "budget_gate_",
     "create_model",
     "export",
     "extract",
@@ -81,6 +83,7 @@ _HOMES = {
     "Term": "pliant.core.plan",
     "Width": "pliant.width.config",
     "adapt_": "pliant.adapt",
+    "budget_gate_": "pliant.measure.gates",
     "create_model": "pliant.create",
     "export": "pliant.export",
     "extract": "pliant.extract",

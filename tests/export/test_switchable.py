@@ -128,6 +128,7 @@ NETWORKS = {
     "torchvision:mobilenet_v2": ({"width_mult": 0.25}, 32, pliant.Depth()),
     "timm:vit_tiny_patch16_224": ({"img_size": 32, "embed_dim": 48, "depth": 6}, 32, pliant.Depth()),
     "timm:swin_tiny_patch4_window7_224": ({"img_size": 56, "embed_dim": 24}, 56, pliant.Depth()),
+    "torchvision:swin_t": ({}, 64, pliant.Depth()),
 }
 WIDE = {
     "timm:vit_tiny_patch16_224": ({"img_size": 32, "embed_dim": 64, "num_heads": 4, "depth": 2}, 32, pliant.Width())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 import pliant
 from pliant.core.macs import count_gmacs, count_macs
 from pliant.measure.gate_table import GateTable, equal_accuracy
-from pliant.measure.gates import measure_gate, route_gmacs
+from pliant.measure.gates import budget_gate_, measure_gate, route_gmacs
 from pliant.width.gates import gate_of
 
 from .conftest import FixedData, FixedSplit
@@ -46,12 +47,12 @@ def model() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def data() -> FixedData:
-    return FixedData(("none", "one", "two"), val=split(4), test=split())
+    return FixedData(("none", "one", "two"), val=split(24), test=split())
 
 
 @pytest.fixture(scope="module")
 def table(model, data) -> GateTable:
-    return measure_gate(model, data, rounds=4, warmup=1, threads=1, eval_batch_size=8)
+    return measure_gate(model, data, budgets=2, rounds=4, warmup=1, threads=1, eval_batch_size=8)
 
 
 def test_shares_accuracy_and_classes_are_those_of_predict(model, data, table):
@@ -109,9 +110,57 @@ def test_it_is_saved_and_loaded(table, tmp_path):
 
 
 def test_what_was_not_timed_is_absent(model, data):
-    table = measure_gate(model, data, rounds=0)
+    table = measure_gate(model, data, budgets=0, rounds=0)
     assert all("latency_ms" not in row for row in table.rows) and "rounds" not in table.info
-    assert table.equal_accuracy is None or "latency_ratio" not in table.equal_accuracy
+    assert table.budgets == [] and "found_on" not in table.info
+    assert table.gated["equal_accuracy"] is None or "latency_ratio" not in table.gated["equal_accuracy"]
+
+
+def test_with_a_budget_the_gate_is_what_budget_gate_makes_of_it(model, data, table) -> None:
+    costs = route_gmacs(model, data.test.images[:1])
+    assert [row["budget"] for row in table.budgets] == pytest.approx(
+        [costs[0] + (costs[-1] - costs[0]) * part for part in (1 / 3, 2 / 3)]
+    )
+    assert table.info["found_on"] == "val" and table.info["found_on_images"] == 24
+    for row in table.budgets:
+        spending = deepcopy(model)
+        found = budget_gate_(spending, [images for images, _ in data.val.batches(7)], row["budget"])
+        assert found["offsets"] == row["offsets"] and found["gmacs"] <= row["budget"]
+        _, taken = pliant.predict(spending, data.val.images, policy="gate")
+        assert sum(costs[place] for place in taken) / 24 == pytest.approx(found["gmacs"])
+        logits, places = pliant.predict(spending, data.test.images, policy="gate")
+        assert row["acc1"] == pytest.approx(100 * (logits.argmax(1) == data.test.labels).float().mean().item())
+        assert list(row["shares"].values()) == pytest.approx((places.bincount(minlength=3) / 30).tolist())
+        assert row["gmacs"] == pytest.approx(sum(costs[place] for place in places) / 30)
+    assert table.budgets[0]["gmacs"] < table.budgets[1]["gmacs"]
+    assert not gate_of(model).offsets.any(), "measuring leaves the model as it was"
+
+
+def test_a_budget_is_part_of_the_weights(model, data, tmp_path) -> None:
+    costs, spending = route_gmacs(model, data.test.images[:1]), deepcopy(model)
+    budget_gate_(spending, [data.val.images], costs[-1])
+    assert {*pliant.predict(spending, data.test.images, policy="gate")[1].tolist()} == {2}
+    pliant.save(spending, tmp_path)
+    assert torch.equal(gate_of(pliant.load(tmp_path)).offsets, gate_of(spending).offsets)
+    spent = measure_gate(spending, data, budgets=[costs[0]], rounds=0)
+    assert list(spent.gated["shares"].values()) == [0, 0, 1] and list(spent.budgets[0]["shares"].values()) == [1, 0, 0]
+
+
+def test_budgets_that_cannot_be(model, data) -> None:
+    least = route_gmacs(model, data.test.images[:1])[0]
+    for call in (
+        lambda: budget_gate_(model, [data.val.images], 0.9 * least),
+        lambda: measure_gate(model, data, budgets=[0.9 * least]),
+    ):
+        with pytest.raises(ValueError, match=f"cannot be met: width=0.5 alone costs {least:g}"):
+            call()
+    with pytest.raises(ValueError, match="no images"):
+        budget_gate_(model, [], 1.0)
+    with pytest.raises(ValueError, match="has no gate"):
+        budget_gate_(pliant.create_model("pliant:resnet20"), [data.val.images], 1.0)
+    empty = FixedData(data.class_names, val=Choosable(torch.zeros(0, 3, 32, 32), torch.zeros(0).long()), test=split())
+    with pytest.raises(ValueError, match="has no validation part"):
+        measure_gate(model, empty, rounds=0)
 
 
 def row(subnet: str, gmacs: float, acc1: float, latency_ms_mean: float = 1.0) -> dict:

@@ -48,12 +48,13 @@ def made_up(classes=3, shares=(0.5, 0.0, 0.5), acc1=91.0) -> GateTable:
         if shares[place]
         for number in range(2)
     ]
-    info = INFO | {"routes": list(ROUTES), "rounds": 60}
+    budget = gated | {"budget": 0.015, "gmacs": 0.0148, "acc1": 87.5, "latency_ms_mean": 2.5}
+    info = INFO | {"routes": list(ROUTES), "rounds": 60, "found_on": "val", "found_on_images": 5000}
     return GateTable(
-        gated=gated,
+        gated=gated | {"equal_accuracy": equal_accuracy(gated, static)},
+        budgets=[budget | {"equal_accuracy": equal_accuracy(budget, static)}],
         static=static,
         classes=of_classes,
-        equal_accuracy=equal_accuracy(gated, static),
         info=info,
         examples=noted,
     )
@@ -80,16 +81,23 @@ def test_a_file_of_a_gate(tmp_path):
 
 def test_the_table_has_the_gate_and_every_width(tmp_path):
     rows = written(tmp_path, made_up()).table()
-    assert rows[0] == ["gate chooses", "91.00", "20.0", "3.50", "3.00", "4.00", ""]
-    assert rows[1] == ["width=0.25 all images", "84.00", "10.0", "2.00", "1.50", "2.20", "50.0"]
-    assert len(rows) == 5 and rows[4][-1] == ""
+    assert rows[0] == ["gate chooses", "91.00", "20.0", "3.50", "3.00", "4.00", "0.73", ""]
+    assert rows[1] == ["gate ≤ 15.0 with a budget", "87.50", "14.8", "2.50", "3.00", "4.00", "0.79", ""]
+    assert rows[2] == ["width=0.25 all images", "84.00", "10.0", "2.00", "1.50", "2.20", "", "50.0"]
+    assert len(rows) == 6 and rows[5][-1] == ""
+
+
+def test_budgets_are_said_to_be_found_on_validation_images(tmp_path):
+    assert "million MACs an image, on average; found on 5,000 validation images" in written(tmp_path, made_up()).text
 
 
 def test_the_gated_network_is_a_point_of_its_own_beside_the_line_of_widths(tmp_path):
     found = charts(written(tmp_path, made_up()))
-    for title, cost in (("computation", "20.0 million MACs"), ("latency", "3.50 ms")):
+    spends = ("≤ 15.0: 87.50 %, 14.8 million MACs", "≤ 15.0: 87.50 %, 2.50 ms")
+    costs = (("computation", "20.0 million MACs"), ("latency", "3.50 ms"))
+    for (title, cost), spent in zip(costs, spends, strict=True):
         drawn = found[f"Accuracy over average {title}"]
-        assert re.findall(r"<g><title>(.*?)</title><polygon", drawn) == [f"gate: 91.00 %, {cost}"]
+        assert re.findall(r"<g><title>(.*?)</title><polygon", drawn) == [f"gate: 91.00 %, {cost}", spent]
         assert drawn.count("</title><circle") == 4
         assert all(f">{name}</text>" in drawn for name in ("gate", "0.25", "0.25/0.5/0.5", "0.25/1.0/1.0", "1.0"))
         (line,) = [points for points in re.findall(r'polyline points="([^"]*)"', drawn) if points.count(",") == 4]

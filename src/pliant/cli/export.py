@@ -43,7 +43,7 @@ def export(
         Path | None,
         typer.Option(
             help="The file stops at the first answer that is sure enough: a policy, or the policies.json of a run. Or "
-            "'gate': the network's own chooses."
+            "the network's own gate chooses: 'gate', or with a budget the gate.json of a run."
         ),
     ] = None,
     budget: Annotated[
@@ -98,6 +98,8 @@ def export(
         raise ValueError("--recalibrate: not with --switchable, whose sub-networks share norm statistics")
     chosen, known = _chosen_policy(policy, budget) if policy else (None, {})
     network, info = load_run(run, model)
+    if "offsets" in known:
+        _spend_(network, known)
     batches, statistics = None, _Statistics()
     if recalibrate:
         batches, statistics = _taken_anew(run, network, subnet, recalibrate, data, info)
@@ -130,27 +132,64 @@ def _chosen_policy(path: Path, budget: float | None) -> tuple[ConfidencePolicy |
 
     if str(path) == "gate":
         if budget is not None:
-            raise ValueError(f"--budget {budget:g}: a gate was trained for its own; leave --budget out")
+            raise ValueError(f"--budget {budget:g}: budgets stand in the gate.json of a run; name it with --policy")
         return "gate", {}
-    if not _holds_several(path):
+    keys = _keys(path)
+    if {"gated", "static"} <= keys:
+        return "gate", _gate_within(path, budget)
+    if "policies" not in keys:
         if budget is not None:
             raise ValueError(f"--budget {budget:g}: {path} holds one policy; leave --budget out")
         policy = ConfidencePolicy.load(path)
         return policy, {} if policy.expected_cost is None else {"gmacs": policy.expected_cost}
     table = PolicyTable.load(path)
     known = {row["budget"]: (policy, row) for policy, row in zip(table.policies, table.rows, strict=True)}
-    budgets = ", ".join(f"{one:.4g}" for one in sorted(known))
+    return known[_largest_within(path, known, budget)]
+
+
+def _gate_within(path: Path, budget: float | None) -> dict[str, Any]:
+    """Return the row of the largest budget within this one; without one, of the gate as the network had it."""
+    from pliant.measure.gate_table import GateTable
+
+    table = GateTable.load(path)
+    known = {row["budget"]: row for row in table.budgets}
+    row = table.gated if budget is None else known[_largest_within(path, known, budget)]
+    return row | {"fingerprint": table.info.get("fingerprint")}
+
+
+def _largest_within(path: Path, known: Iterable[float], budget: float | None) -> float:
+    known = sorted(known)
+    budgets = ", ".join(f"{one:.4g}" for one in known)
     if budget is None and len(known) != 1:
         raise ValueError(f"{path} holds policies for budgets of {budgets} GMACs; choose one with --budget")
     # As `pliant measure` prints them, budgets are rounded: one that was copied from there means itself.
     within = [one for one in known if budget is None or one <= budget or f"{one:.4g}" == f"{budget:.4g}"]
     if not within:
         raise ValueError(f"--budget {budget:g}: {path} holds policies for budgets of {budgets} GMACs, none within")
-    return known[max(within)]
+    return max(within)
 
 
-def _holds_several(path: Path) -> bool:
-    """Whether a file is what `pliant measure --policy` writes, and not one policy."""
+def _spend_(network: nn.Module, row: Mapping[str, Any]) -> None:
+    """Let the gate of a network spend what a row of its `gate.json` says.
+
+    Raises:
+        ValueError: the row is of another network.
+    """
+    from pliant.core.fingerprint import fingerprint
+    from pliant.width.gates import gate_of
+
+    own = fingerprint(network)
+    if row["fingerprint"] != own:
+        raise ValueError(
+            f"--policy: its budgets are for the network of fingerprint {row['fingerprint']}, and this one's is {own}; "
+            "measure this one with: pliant measure RUN --policy gate"
+        )
+    gate = gate_of(network)
+    gate.offsets.copy_(gate.offsets.new_tensor(row["offsets"]))
+
+
+def _keys(path: Path) -> set[str]:
+    """Return what a JSON file holds; nothing of one that is no JSON."""
     import json
 
     from pliant.core.files import read_text
@@ -158,8 +197,8 @@ def _holds_several(path: Path) -> bool:
     try:
         document = json.loads(read_text(path, "policy"))
     except json.JSONDecodeError:
-        return False  # whoever reads a policy says what is wrong
-    return isinstance(document, dict) and "policies" in document
+        return set()  # whoever reads a policy says what is wrong
+    return set(document) if isinstance(document, dict) else set()
 
 
 @dataclass(frozen=True)

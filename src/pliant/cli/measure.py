@@ -97,13 +97,11 @@ def measure(
     ] = None,
     budgets: Annotated[
         int | None,
-        typer.Option(help="With --policy confidence: how many, from what the first costs to what the last does; 5."),
+        typer.Option(help="With --policy: how many, from what the first costs to what the last does; 5."),
     ] = None,
     budget: Annotated[
         list[float] | None,
-        typer.Option(
-            help="With --policy confidence: an average of GMACs an image, named one by one; instead of --budgets."
-        ),
+        typer.Option(help="With --policy: an average of GMACs an image, named one by one; instead of --budgets."),
     ] = None,
     confidence: Annotated[
         Confidence | None, typer.Option(help="With --policy confidence: sure by what; max_softmax.")
@@ -126,10 +124,11 @@ def measure(
     from pliant.own import find
     from pliant.recalibrate import why_not
 
+    if policy is None:
+        _refuse("needs --policy", budgets=budgets, budget=budget)
     if policy is not PolicyKind.confidence:
-        of_confidence = {"budgets": budgets, "budget": budget, "confidence": confidence}
-        _refuse("needs --policy confidence", **of_confidence, calibrate=calibrate, subnet=subnet)
-    elif budget:
+        _refuse("needs --policy confidence", confidence=confidence, calibrate=calibrate, subnet=subnet)
+    if budget:
         _refuse("is how many, --budget which: give one of them", budgets=budgets)
     if policy is not None:
         others = {"recalibrate": recalibrate, "split": split is Part.val, "batch-size": batch_size != 1}
@@ -157,6 +156,7 @@ def measure(
     if policy is not None:
         _place_(network, device, dtype)
         how = {"name": info["model"], "threads": threads, "rounds": rounds, "as_json": json}
+        how |= {"budgets": budget or (5 if budgets is None else budgets)}
         if policy is PolicyKind.gate:
             show_gate(run, network, load_data_of(run, data, info), **how)
             return
@@ -164,7 +164,6 @@ def measure(
             run,
             network,
             load_data_of(run, data, info),
-            budgets=budget or (5 if budgets is None else budgets),
             confidence=(confidence or Confidence.max_softmax).value,
             calibrate=calibrate,
             subnets=subnet or (),

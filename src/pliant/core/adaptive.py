@@ -180,8 +180,8 @@ class AdaptiveModule(nn.Module):
             route: one of `routes`; none = the narrowest. What the gate sees is the same for all.
 
         Returns:
-            Logits `[batch, classes]` of that route, and the features `[batch, features]` from which the gate's
-            `choose` makes scores.
+            Logits `[batch, classes]` of that route, and the features `[batch, features]` from which the gate
+            makes scores.
 
         Raises:
             ValueError: the model has no gate.

@@ -139,6 +139,11 @@ class _Merger:
             keys.read(graph, {points[number]: name for points, name in zip(ends, names, strict=True)})
             for number, graph in enumerate(graphs)
         ]
+        # Of nodes that compute the same, the first comes before all who use it, wherever they got it from.
+        firsts: dict[tuple[int, ...], ir.Node] = {}
+        for node in self.whole:
+            firsts.setdefault(tuple(keys[value] for value in node.outputs), node)
+        self._firsts = [*firsts.values()]
         self.end_keys = {keys[points[-1]] for points in ends}
         self.alike = set.intersection(*known)
         self.alike -= self._within()
@@ -170,7 +175,7 @@ class _Merger:
         inputs = [outside.declare(keys[value], value) for value in whole.inputs]
         for choice, points in zip(self.choices, self.ends, strict=True):
             outside.declare(keys[points[-1]], points[-1], choice.name)
-        self._write(outside, (node for node in whole if self._is_outside(node)))
+        self._write(outside, (node for node in self._firsts if self._is_outside(node)))
         for choice, branches in zip(self.choices, self.branches, strict=True):
             self._choose(outside, choice.conditions, branches, outside.find(keys[branches[-1].end]))
         return ir.Graph(
@@ -216,9 +221,7 @@ class _Merger:
             for value in set().union(*(branch.reads() for branch in branches)):
                 users.setdefault(self.keys[value], set()).add(choice.name)
         within: set[int] = set()
-        for node in reversed(self.whole):
-            if not self._is_outside(node):
-                continue
+        for node in reversed([node for node in self._firsts if self._is_outside(node)]):
             outputs = {self.keys[value] for value in node.outputs}
             found = set().union(*(users.get(key, ()) for key in outputs))
             # A table of words is large, and nothing is gained by having it twice.

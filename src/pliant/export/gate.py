@@ -148,7 +148,7 @@ class _Route(nn.Module):
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Map one input to logits `[1, classes]` and scores `[1, routes]`."""
         logits, features = self.model.seen_by_gate(inputs, self.route)
-        return logits, gate_of(self.model).choose(features)
+        return logits, gate_of(self.model).scores(features)
 
 
 def _difference_of_routes(
@@ -185,7 +185,7 @@ def _compare_choices(
         example = inputs.random(1, generator)
         with torch.no_grad():
             _, features = adapted.seen_by_gate(example)
-            scores = gate_of(adapted).choose(features)[0]
+            scores = gate_of(adapted).scores(features)[0]
         place = int(numpy.asarray(session.run([ROUTE], {given: example.numpy()})[0])[0])
         if scores.max() - scores[place] > tolerance * max(1.0, float(scores.abs().max())):
             raise ExportError(

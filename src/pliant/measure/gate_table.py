@@ -22,12 +22,13 @@ class GateTable:
 
     Attributes:
         gated: `subnet`, which is `gate`; `gmacs`, what an image costs on average, 10^9 multiply-accumulates, the gate's
-            own included; `acc1` in percent; `shares`, which part of the images took each route; and where it was timed
-            `latency_ms_mean`, `latency_ms` (median) and `latency_ms_p95` of one image.
+            own included; `acc1` in percent; `shares`, which part of the images took each route; `offsets`, what was
+            added to its scores; `equal_accuracy`, what it costs beside a width of equal accuracy, see the function;
+            and where it was timed `latency_ms_mean`, `latency_ms` (median) and `latency_ms_p95` of one image.
+        budgets: the same with offsets for a `budget`, which were found on validation images, in the order in which
+            budgets were asked for.
         static: the same, without shares, of every sub-network if it answers all images, smallest first.
         classes: for each class `label`, `images`, and of these `shares` and `acc1`; in the order of the data.
-        equal_accuracy: what the gated network costs beside a width of equal accuracy, see `equal_accuracy`; none = it
-            is more accurate than all of them.
         info: the circumstances; `routes` are the sub-networks that the gate chooses among.
         examples: some images of each route, as `pliant.measure.examples` notes them.
     """
@@ -35,8 +36,8 @@ class GateTable:
     gated: dict[str, Any]
     static: list[dict[str, Any]]
     classes: list[dict[str, Any]]
-    equal_accuracy: dict[str, Any] | None
     info: dict[str, Any]
+    budgets: list[dict[str, Any]] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -46,8 +47,8 @@ class GateTable:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The gated network's row, then all others."""
-        return [self.gated, *self.static]
+        """The gated network's row, those with budgets, then all others."""
+        return [self.gated, *self.budgets, *self.static]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything as JSON; a file that was there stays whole until the new one is complete.
@@ -65,7 +66,7 @@ class GateTable:
             ValueError: no such file, or no gate's table; names the path.
         """
         document = read_document(path, FORMAT_VERSION, "gate's table")
-        kinds = {"gated": dict, "static": list, "classes": list, "equal_accuracy": dict | None, "info": dict}
+        kinds = {"gated": dict, "static": list, "budgets": list, "classes": list, "info": dict}
         kinds |= {"examples": list}
         if any(name not in document or not isinstance(document[name], kind) for name, kind in kinds.items()):
             raise ValueError(f"{path}: no gate's table can be read here (expected {', '.join(kinds)})")

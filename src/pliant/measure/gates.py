@@ -1,8 +1,11 @@
-"""What a gate buys: which route it chooses for which test images, and what that costs beside every width alone."""
+"""What a gate buys: which route it chooses for which test images, and what that costs beside every width alone.
+
+Letters of shapes: N images, R routes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +30,16 @@ from pliant.measure.one_by_one import (
     time_one_by_one,
 )
 from pliant.policy.certainty import confidence_of
+from pliant.policy.fit import budgets_between
+from pliant.policy.prices import Priced, find_prices
 from pliant.policy.runner import predict
+from pliant.policy.thresholds import average_cost, refuse_budgets
 from pliant.width.gates import gate_of
 
 if TYPE_CHECKING:
     from pliant.data import ImageData
 
-__all__ = ["measure_gate", "route_gmacs"]
+__all__ = ["budget_gate_", "measure_gate", "route_gmacs"]
 
 GATE = "gate"
 """What the row of the gated network is called."""
@@ -55,10 +61,43 @@ def route_gmacs(model: nn.Module, image: Tensor) -> list[float]:
         return [(count_macs(partial(model, image, subnet=route)) + chooses) / 1e9 for route in routes]
 
 
+def budget_gate_(model: nn.Module, batches: Iterable[Tensor], gmacs: float) -> dict[str, Any]:
+    """Let a gate spend so much on an image, on average: offsets are added to its scores, in place.
+
+    They are the negative price of what each route costs, and the price is the lowest at which these images keep to the
+    budget. The offsets are part of the weights from then on: `save`, `export` and `predict` have them.
+
+    Args:
+        model: with a gate.
+        batches: of images that nobody trained on, `[batch, ...]`.
+        gmacs: what one may cost on average, 10^9 multiply-accumulates.
+
+    Returns:
+        Of these images `gmacs`, the average of one, `shares`, which take each route, and the `offsets`.
+
+    Raises:
+        ValueError: a model without a gate, no images, or a budget below what the narrowest route costs.
+    """
+    gate, routes = gate_of(model), [str(route) for route in as_adaptive(model, "budget_gate_").routes]
+    parameter, seen, costs = next(model.parameters()), [], []
+    for images in batches:
+        images = images.to(parameter.device, parameter.dtype)
+        costs = costs or route_gmacs(model, images[:1])
+        refuse_budgets([gmacs], costs, routes[0])
+        seen.append(_scores(model, images))
+    if not seen:
+        raise ValueError("budget_gate_: no images; a budget is found on images that nobody trained on")
+    (found,) = find_prices(torch.cat(seen), costs, [gmacs], routes=routes)
+    gate.offsets.copy_(gate.offsets.new_tensor(found.offsets))
+    shares = dict(zip(routes, found.shares, strict=True))
+    return {"gmacs": found.cost, "shares": shares, "offsets": list(found.offsets)}
+
+
 def measure_gate(
     model: nn.Module,
     data: ImageData,
     *,
+    budgets: int | Sequence[float] = 5,
     name: str | None = None,
     eval_batch_size: int = 256,
     threads: int | None = None,
@@ -68,12 +107,17 @@ def measure_gate(
 ) -> GateTable:
     """Let the gate choose for every test image, and measure every width alone on the same images.
 
+    First it chooses as the model has it, and then with a budget, for which the validation images say at which price it
+    is spent, see `budget_gate_`. The model itself keeps its offsets.
+
     Latency is that of `pliant.predict(model, image, policy="gate")`, and of the extracted sub-networks, which take
     turns with it on the same images.
 
     Args:
         model: with a gate, on the device and in the type in which it is measured.
-        data: whose test part is measured on.
+        data: whose test part is measured on, and on whose validation part budgets are found.
+        budgets: averages of 10^9 multiply-accumulates for an image; or how many, evenly spaced between what the
+            narrowest route costs and what the widest does; 0 = none.
         name: what the model is called; none = the name that makes it.
         eval_batch_size: images in a pass that measures accuracy.
         threads: CPU threads of the timed passes; none = as many as PyTorch uses now.
@@ -82,11 +126,12 @@ def measure_gate(
         on_progress: called with what is being measured, how much is done, of how much.
 
     Raises:
-        ValueError: a model without a gate, data without test images, or with another number of classes than the
-            network, or answers that are not finite.
+        ValueError: a model without a gate, data without test images, without validation images where there are
+            budgets, or with another number of classes than the network, a budget below what the narrowest route
+            costs, or answers that are not finite.
     """
     refuse_conditions(rounds=rounds, warmup=warmup, threads=threads)
-    gate_of(model)
+    gate = gate_of(model)
     if data.test is None or not len(data.test):
         raise ValueError(f"{data.name} has no test part: a gate is measured on images that nobody learned or chose by")
     refuse_other_classes(model, data)
@@ -97,29 +142,46 @@ def measure_gate(
     candidates = find_candidates(model, None, info["model"])
     example, _ = next(iter(data.test.batches(1, device=parameter.device, dtype=parameter.dtype)))
     with evaluating(model):
+        costs = route_gmacs(model, example)
+        wanted = budgets_between(costs, budgets + 2)[1:-1] if isinstance(budgets, int) else [*budgets]
+        refuse_budgets(wanted, costs, routes[0])
+        found: list[Priced] = []
+        if wanted and not len(data.val):
+            raise ValueError(f"{data.name} has no validation part, on which budgets are found; ask for none of them")
+        if wanted:
+            info |= {"found_on": "val", "found_on_images": len(data.val)}
+            validation = batches_of(model, data.val, eval_batch_size, "validation", on_progress)
+            scores = torch.cat([_scores(model, images) for images, _ in validation])
+            found = find_prices(scores, costs, wanted, routes=routes)
         answers = _Answers(model, candidates, batches_of(model, data.test, eval_batch_size, "test", on_progress))
-        shares = answers.shares(routes)
-        gmacs = sum(shares[route] * cost for route, cost in zip(routes, route_gmacs(model, example), strict=True))
-        gated: dict[str, Any] = {"subnet": GATE, "gmacs": gmacs, "acc1": answers.acc1(), "shares": shares}
+        gated = answers.row(tuple(gate.offsets.tolist()), costs)
+        spent = [{**answers.row(one.offsets, costs), "budget": gmacs} for gmacs, one in zip(wanted, found, strict=True)]
         static: list[dict[str, Any]] = [
             {"subnet": one.name, "gmacs": count_gmacs(one.network, data.image_size), "acc1": answers.static[one.name]}
             for one in candidates
         ]
         if rounds:
-            calls = {GATE: partial(predict, model, policy=GATE), **{one.name: one.network for one in candidates}}
+            gates = {f"{GATE} {place}": row for place, row in enumerate((gated, *spent))}
+            calls = {name: partial(_predict_with, model, row["offsets"]) for name, row in gates.items()}
             latencies, conditions = time_one_by_one(
-                model, calls, data.test, threads=threads, rounds=rounds, warmup=warmup, on_progress=on_progress
+                model,
+                calls | {one.name: one.network for one in candidates},
+                data.test,
+                threads=threads,
+                rounds=rounds,
+                warmup=warmup,
+                on_progress=on_progress,
             )
-            for row in (gated, *static):
-                row |= latencies[row["subnet"]]
+            for key, row in (gates | {row["subnet"]: row for row in static}).items():
+                row |= latencies[key]
             info |= conditions
     info |= {"batch_size": 1, "dtype": str(parameter.dtype).removeprefix("torch.")}
     info |= {"device": device_name(parameter.device)} | describe_environment()
     return GateTable(
-        gated=gated,
+        gated=gated | {"equal_accuracy": equal_accuracy(gated, static)},
+        budgets=[row | {"equal_accuracy": equal_accuracy(row, static)} for row in spent],
         static=static,
-        classes=answers.by_class(routes, data.class_names),
-        equal_accuracy=equal_accuracy(gated, static),
+        classes=answers.by_class(data.class_names),
         info=info,
         examples=note_examples(
             routes, answers.chosen, answers.predicted, answers.certainties, answers.labels, data, data.test
@@ -127,45 +189,75 @@ def measure_gate(
     )
 
 
+def _scores(model: nn.Module, images: Tensor) -> Tensor:
+    """Return what the gate makes of images before any offsets, float32 `[N, R]`; on the CPU."""
+    with evaluating(model), torch.no_grad():
+        _, features = as_adaptive(model, "measure").seen_by_gate(images)
+        return gate_of(model).choose(features).float().cpu()
+
+
+def _predict_with(model: nn.Module, offsets: Sequence[float], images: Tensor) -> tuple[Tensor, Tensor]:
+    """Let the gate choose with these offsets, and leave it as it was."""
+    gate = gate_of(model)
+    own = gate.offsets
+    gate.offsets = own.new_tensor(offsets)
+    try:
+        return predict(model, images, policy=GATE)
+    finally:
+        gate.offsets = own
+
+
 class _Answers:
-    """What the gated network answered to N images and which way they went; on the CPU.
+    """What the gated network and all its widths answered to N images; on the CPU.
 
     Attributes:
         chosen: for each image, the place of its route, int64 `[N]`.
         predicted: the class that it answered, int64 `[N]`.
         certainties: how sure it was, by its largest probability, `[N]`.
         labels: class of each image, int64 `[N]`.
+        scores: what the gate makes of each image before any offsets, `[N, R]`.
         static: by sub-network, the accuracy in percent if it answers all images.
     """
 
     def __init__(self, model: nn.Module, candidates: Sequence[Candidate], batches: Batches) -> None:
+        self._routes = [str(route) for route in as_adaptive(model, "measure").routes]
         parts: list[tuple[Tensor, ...]] = []
-        right = dict.fromkeys((one.name for one in candidates), 0)
         for images, labels in batches:
             logits, chosen = predict(model, images, policy=GATE)
-            parts.append(tuple(part.cpu() for part in (chosen, logits.argmax(1), confidence_of(logits), labels)))
             with torch.no_grad():
-                for one in candidates:
-                    right[one.name] += int((logits_of(one.run(images)).argmax(1) == labels).sum())
-        self.chosen, self.predicted, self.certainties, self.labels = map(torch.cat, zip(*parts, strict=True))
-        self.static = {name: 100 * count / len(self.labels) for name, count in right.items()}
+                alone = torch.stack([logits_of(one.run(images)).argmax(1) for one in candidates], dim=1)
+            found = (chosen, logits.argmax(1), confidence_of(logits), labels, alone == labels[:, None])
+            parts.append((*(part.cpu() for part in found), _scores(model, images)))
+        columns = map(torch.cat, zip(*parts, strict=True))
+        self.chosen, self.predicted, self.certainties, self.labels, right, self.scores = columns
+        self._right = dict(zip((one.name for one in candidates), right.unbind(1), strict=True))
+        self.static = {name: _percent(one) for name, one in self._right.items()}
 
-    def acc1(self, which: Tensor | None = None) -> float:
-        """Return the accuracy in percent; on the images where `which` is true, `[N]`; none = all."""
-        right = self.predicted == self.labels
-        right = right if which is None else right[which]
-        return 100 * int(right.sum()) / len(right)
+    def row(self, offsets: Sequence[float], costs: Sequence[float]) -> dict[str, Any]:
+        """Return what the gate gives with these offsets; `costs` are of the routes."""
+        chosen = (self.scores + torch.tensor(offsets)).argmax(1)
+        right = torch.stack([self._right[route] for route in self._routes], dim=1)
+        shares = self.shares(chosen)
+        row: dict[str, Any] = {"subnet": GATE, "gmacs": average_cost([*shares.values()], costs)}
+        row |= {"acc1": _percent(right.gather(1, chosen[:, None])), "shares": shares, "offsets": [*offsets]}
+        return row
 
-    def shares(self, routes: Sequence[str], which: Tensor | None = None) -> dict[str, float]:
-        """Return which part of these images took each route."""
-        chosen = self.chosen if which is None else self.chosen[which]
-        return dict(zip(routes, (chosen.bincount(minlength=len(routes)) / len(chosen)).tolist(), strict=True))
+    def shares(self, chosen: Tensor) -> dict[str, float]:
+        """Return which part of the images takes each route."""
+        counts = chosen.bincount(minlength=len(self._routes))
+        return dict(zip(self._routes, (counts / len(chosen)).tolist(), strict=True))
 
-    def by_class(self, routes: Sequence[str], class_names: Sequence[str]) -> list[dict[str, Any]]:
-        """Return a row for every class of which there are images."""
+    def by_class(self, class_names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return a row for every class of which there are images: where they go, and how many are right."""
         own = ((name, self.labels == label) for label, name in enumerate(class_names))
+        right = self.predicted == self.labels
         return [
-            {"label": name, "images": int(which.sum()), "shares": self.shares(routes, which), "acc1": self.acc1(which)}
+            {"label": name, "images": int(which.sum())}
+            | {"shares": self.shares(self.chosen[which]), "acc1": _percent(right[which])}
             for name, which in own
             if which.any()
         ]
+
+
+def _percent(right: Tensor) -> float:
+    return 100 * int(right.sum()) / len(right)

@@ -47,6 +47,12 @@ class Gated:
         return average_costs_of(self.table.rows)
 
     @cached_property
+    def budgets(self) -> dict[str, Row]:
+        """The rows with budgets, by how much there is to spend."""
+        cost = self.costs["gmacs"]
+        return {f"≤ {row['budget'] * cost.factor:.{cost.digits}f}": row for row in self.table.budgets}
+
+    @cached_property
     def classes(self) -> list[Row]:
         """The classes, those first whose images cost least on average."""
         gmacs = {row["subnet"]: row["gmacs"] for row in self.table.static}
@@ -78,7 +84,9 @@ def read_gated(path: Path) -> Gated:
         raise ReportError(f"{name}: no width was measured; make it anew with: pliant measure RUN --policy gate")
     subnets = [row.get("subnet") for row in table.static]
     for row in table.rows:
-        require_numbers(row, ("gmacs", "acc1"), name, "gated and static")
+        require_numbers(row, ("gmacs", "acc1"), name, "gated, budgets and static")
+    for row in table.budgets:
+        require_numbers(row, ("budget",), name, "budgets")
     shares = table.gated.get("shares")
     if not isinstance(shares, dict) or not shares or not set(shares) <= set(subnets):
         raise ReportError(f"{name}: gated has no shares of sub-networks that were measured")
@@ -99,10 +107,10 @@ def read_gated(path: Path) -> Gated:
 
 
 def gate_tradeoff(gated: Gated, cost: Cost, *, width: float, plot_height: float) -> Scene:
-    """Draw accuracy over a cost of the gated network, and of every width for all images."""
+    """Draw accuracy over a cost of the gated network, also with budgets, and of every width for all images."""
     static = {gated.shorts[row["subnet"]]: row for row in gated.table.static}
     front = [gated.shorts[row["subnet"]] for row in gated.table.front]
-    return accuracy_of_gate(gated.table.gated, static, front, cost, width=width, plot_height=plot_height)
+    return accuracy_of_gate(gated.table.gated, gated.budgets, static, front, cost, width=width, plot_height=plot_height)
 
 
 def routes_of_classes(gated: Gated, *, width: float, plot_height: float) -> Scene:

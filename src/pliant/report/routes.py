@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pliant.report.content import Row
 from pliant.report.gated import Gated
 from pliant.report.listing import Column, Facts, Line, cells, cost_column, fixed, on_which_images, where_and_when
 from pliant.report.sheet import Group, group
@@ -37,7 +38,7 @@ def summary(gated: Gated) -> str:
 def sentence(gated: Gated) -> str:
     """Say how accurate the gated network is, and what it costs beside a width that is as accurate."""
     right = f"{gated.table.gated['acc1']:.1f} % of the {split_name(gated.table.info)} are right"
-    equal = gated.table.equal_accuracy
+    equal = gated.table.gated["equal_accuracy"]
     if equal is None:
         return f"With its gate {right}, more than with any width for all images."
     costs = [f"{equal['gmacs_ratio']:.2f} times the multiply-accumulates"]
@@ -50,7 +51,7 @@ def sentence(gated: Gated) -> str:
 
 def how_equal(gated: Gated) -> str:
     """Say which width is as accurate; empty where none is."""
-    equal = gated.table.equal_accuracy
+    equal = gated.table.gated["equal_accuracy"]
     if equal is None or equal["between"][0] == equal["between"][1]:
         return ""
     first, second = equal["between"]
@@ -84,18 +85,28 @@ def columns(gated: Gated) -> list[Column]:
         Column("latency_ms_p95", "95th percentile", "ms", fixed(digits)),
     ]
     present = {key for row in gated.table.rows for key in row}
-    share = Column("share", "chosen by the gate", "% of images", fixed(1))
-    return [*(column for column in known if column.key in present), share]
+    last = [
+        Column("gmacs_ratio", "MACs over equal accuracy", "", fixed(2)),
+        Column("share", "chosen by the gate", "% of images", fixed(1)),
+    ]
+    return [*(column for column in known if column.key in present), *last]
 
 
 def lines(gated: Gated, shown: list[Column]) -> list[Line]:
-    """Return the rows of the table: the gated network, then every width for all images."""
+    """Return the rows of the table: the gated network, also with budgets, then every width for all images."""
     shares = gated.table.gated["shares"]
-    result = [Line("gate", "chooses", "trained", cells(gated.table.gated, shown))]
+    result = [Line("gate", "chooses", "trained", cells(_with_ratio(gated.table.gated), shown))]
+    for name, row in gated.budgets.items():
+        result.append(Line(f"gate {name}", "with a budget", "trained", cells(_with_ratio(row), shown)))
     for row in gated.table.static:
         share = {"share": 100 * shares[row["subnet"]]} if row["subnet"] in shares else {}
         result.append(Line(row["subnet"], "all images", "anytime", cells({**row, **share}, shown)))
     return result
+
+
+def _with_ratio(row: Row) -> Row:
+    equal = row["equal_accuracy"]
+    return row if equal is None else {**row, "gmacs_ratio": equal["gmacs_ratio"]}
 
 
 def groups(gated: Gated) -> list[Group]:
@@ -127,6 +138,9 @@ def measured_how(gated: Gated) -> Facts:
     info = gated.table.info
     facts = on_which_images(info)
     facts.append(("MACs", "of the gated network on average, the gate's own included"))
+    if gated.table.budgets:
+        spent = f"{gated.costs['gmacs'].unit} an image, on average"
+        facts.append(("Budgets", f"{spent}; found on {info['found_on_images']:,} validation images"))
     if "latency_ms_mean" in gated.costs and info.get("rounds"):
         threads = f", {info['threads']} thread{'s' if info['threads'] != 1 else ''}" if info.get("threads") else ""
         turns = "one by one, the gated network and the extracted widths taking turns"

@@ -115,6 +115,7 @@ def accuracy_over(run: Run, cost: Cost, *, width: float, plot_height: float) -> 
 
 def accuracy_of_gate(
     gated: Mapping[str, Any],
+    budgets: Mapping[str, Mapping[str, Any]],
     static: Mapping[str, Mapping[str, Any]],
     front: Sequence[str],
     cost: Cost,
@@ -126,13 +127,14 @@ def accuracy_of_gate(
 
     Args:
         gated: its row.
+        budgets: rows of the same with budgets, by the names that they get in the chart.
         static: rows of the widths, by the names that they get in the chart.
         front: the names that the line joins, as they are ordered in `static`.
         cost: which.
         width: in pixels.
         plot_height: of the plotting area.
     """
-    points = [_Point("gate", gated, "gated")]
+    points = [_Point("gate", gated, "gated"), *(_Point(name, row, "budget") for name, row in budgets.items())]
     points += [_Point(name, row, "static", name in front) for name, row in static.items()]
     return _draw(points, cost, _STRAIGHT, width, plot_height)
 
@@ -187,12 +189,14 @@ _LOOKS: dict[str, tuple[Literal["circle", "diamond"], float, str, str]] = {
     "alone": ("diamond", 5.5, "alone", "alone"),
     "static": ("circle", 5.0, "accent", "accent"),
     "gated": ("diamond", 7.0, "third", "third"),
+    "budget": ("diamond", 5.5, "paper", "third"),
 }
 _MEANINGS = {
     "trained": "trained",
     "untrained": "not trained itself",
     "alone": "trained alone",
     "gated": "the gate chooses",
+    "budget": "the gate, with a budget",
     "static": "one width for all images",
 }
 

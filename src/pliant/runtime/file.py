@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from pliant.policy.budget import Budget, choose
 from pliant.runtime.runtimes import runtime_of
-from pliant.runtime.session import Session
+from pliant.runtime.session import SWITCHES, Session, switch_of
 
 if TYPE_CHECKING:
     import numpy
@@ -67,11 +67,9 @@ class ExportedFile:
         self.info = {name: value for name, value in session.info.items() if name != "subnets"}
         self._shape, dtype = _inputs(self.info)
         self._dtype = numpy.dtype(dtype)
-        self.table = [dict(row) for row in session.info.get("subnets", [_only_row(self.info)])]
-        self._switches = {
-            row["subnet"]: {name: numpy.array(row.pop(name)) for name in ("skip", "width") if name in row}
-            for row in self.table
-        }
+        rows = session.info.get("subnets", [_only_row(self.info)])
+        self.table = [{key: value for key, value in row.items() if key not in SWITCHES} for row in rows]
+        self._switches = {row["subnet"]: switch_of(row) for row in rows}
         self.subnets = tuple(self._switches)
 
     def __call__(self, inputs: numpy.ndarray, subnet: str | None = None) -> numpy.ndarray:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["OUTPUT", "TEXTS", "Session", "said_by"]
+__all__ = ["OUTPUT", "SWITCHES", "TEXTS", "Session", "said_by", "switch_of"]
 
 OUTPUT = "logits"
 """What files with names for their values call their answer."""
+
+SWITCHES = ("skip", "width")
+"""Inputs that choose the sub-network; a file has at most one of them."""
 
 TEXTS = ("pliant_version", "torch_version", "subnet", "model", "data")
 """Metadata properties of an ONNX file are texts. These stand as they are; all others are JSON."""
@@ -37,6 +40,13 @@ class Session(Protocol):
 def said_by(properties: Mapping[str, str]) -> dict[str, Any]:
     """Return the metadata properties of an ONNX file as values."""
     return {name: _value(name, text) for name, text in properties.items()}
+
+
+def switch_of(row: Mapping[str, Any]) -> dict[str, numpy.ndarray]:
+    """Return what to give a switchable file for the sub-network of a row of its `subnets`; empty for other files."""
+    import numpy
+
+    return {name: numpy.array(row[name]) for name in SWITCHES if name in row}
 
 
 def _value(name: str, text: str) -> Any:

@@ -67,7 +67,9 @@ def build_network(source: ModelSource, recipe: Recipe, place: Place, *, image_si
         _let_classifiers_learn_(model)
     if recipe.learns == "gates":
         model.eval().requires_grad_(False)
-        gate_of(model).choose.train().requires_grad_(True)
+        gate = gate_of(model)
+        gate.choose.train().requires_grad_(True)
+        gate.offsets.zero_()  # a budget is set for scores that are trained
     return model
 
 

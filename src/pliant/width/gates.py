@@ -27,6 +27,8 @@ class DoubleHeadedGate(nn.Module):
     belongs to every pass. The second, the slicing head, takes part where the gate is asked alone. Both read the same
     features.
 
+    `offsets` are added to the scores of the routes: zeros, until a budget is set (`pliant.budget_gate_`).
+
     Args:
         channels: C, of the whole network.
         routes: R.
@@ -47,10 +49,16 @@ class DoubleHeadedGate(nn.Module):
             nn.init.zeros_(self.expand.weight)
             nn.init.zeros_(self.expand.bias)
         self.choose = nn.Linear(features, routes, bias=False)
+        self.offsets: Tensor
+        self.register_buffer("offsets", torch.zeros(routes))
 
     def features(self, stream: Tensor) -> Tensor:
         """Map the output of a block to `[B, F]`."""
         return self.reduce(averaged(stream, self.channel_dim)).relu()
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Map features to the scores of the routes `[B, R]`, of which the best is taken."""
+        return self.choose(features) + self.offsets
 
     def attend(self, stream: Tensor, features: Tensor) -> Tensor:
         """Scale the channels of the output of a block."""
@@ -81,7 +89,7 @@ class GatePoint(nn.Module):
         demote(block, GatePoint)
         gate: Any = block._modules.pop("gate")
         if attends and gate.expand is not None:
-            del gate.choose
+            del gate.choose, gate.offsets
             block.add_module(KEPT, gate)
             mix_in(block, Attending, "Attending")
 
@@ -95,7 +103,7 @@ class GatePoint(nn.Module):
         stream = stream_of(output)
         features = gate.features(stream)
         output = _with_stream(output, gate.attend(stream, features))
-        return output if gate_pass is None else gate_pass.divide(features, gate.choose(features), output)
+        return output if gate_pass is None else gate_pass.divide(features, gate.scores(features), output)
 
 
 class Attending(nn.Module):
