@@ -96,6 +96,9 @@ class _Scope:
     def graph(self, key: int) -> ir.Graph:
         """Return the scope as a branch that gives one value."""
         result = [self.values[key]]
+        for value in (value for node in self.nodes for value in node.outputs if value not in result):
+            # Whoever reads the file finds these out; of many small layers they would be a part of its size.
+            value.type = value.shape = None
         return ir.Graph([], result, nodes=self.nodes, initializers=self.weights, name=self.prefix)
 
 
