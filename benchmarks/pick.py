@@ -75,7 +75,7 @@ def main() -> None:
         }
         for percentile in PERCENTILES
     ]
-    write_result(arguments.out, {**figures, "limits": LIMITS, "totals": totals, "rows": rows, "table": table.rows})
+    write_result(arguments.out, {**figures, "limits": LIMITS, "promises": totals, "rows": rows, "table": table.rows})
 
 
 if __name__ == "__main__":

@@ -44,6 +44,10 @@ def tables(path: Path, wanted: Sequence[str] | None = None) -> str:
         parts = list(gates(document["gates"], document["recipe"]))
     elif "structure" in document:
         parts = [structure(document["structure"])]
+    elif "networks" in document:
+        parts = list(switchable(document))
+    elif "promises" in document:
+        parts = list(promises(document))
     else:
         parts = list(anything(document))
     return "\n\n".join([*parts, source(path, document["provenance"])])
@@ -174,6 +178,48 @@ def structure(rows: Sequence[Mapping[str, Any]]) -> str:
     notes = [f"- {row['network']}: {row['note']}" for row in rows if "note" in row]
     heads = ["network", "blocks, mandatory+skippable", *figures.values()]
     return "\n\n".join([markdown(heads, lines), "In brackets: the paper's Table 1.", "\n".join(notes)])
+
+
+def switchable(document: Mapping[str, Any]) -> Iterable[str]:
+    """Two lines a network and runtime, one a mode; what is above its limit stands in bold."""
+    limits, lines = document["limits"], []
+    for row in document["networks"]:
+        for mode in ("fast", "compact"):
+            narrow = f"{mode}_size_{row['model'].partition(':')[2]}"
+            line = [
+                within(row[f"{mode}_{role}_over_static"], limits[f"{mode}_over_static"]) for role in ("base", "super")
+            ]
+            line += [within(row[f"{mode}_in_turn_over_alone"], limits["in_turn_over_alone"])]
+            size = within(row[f"{mode}_size"], limits.get(narrow, limits[f"{mode}_size"]))
+            line += ["" if row["axis"] == "width" and mode == "fast" else size]
+            line += [f"{row[f'{mode}_difference']:.0e}", f"{row[f'{mode}_latency_ratio']:.3f}"]
+            lines.append([f"`{row['model']}`, {row['axis']}", row["runtime"], mode, *line, f"{row['macs_ratio']:.3f}"])
+    heads = ["network", "runtime", "mode", "smallest over static", "largest over static", "in turn over alone", "size"]
+    yield markdown([*heads, "difference", "smallest over largest", "MACs"], lines)
+    yield (
+        f"Latency, batch {document['batch_size']}, {document['threads']} threads, {document['image_size']} pixels, "
+        f"medians of {document['rounds']} rounds. In bold: above its limit, which is {limits['fast_over_static']} and "
+        f"{limits['compact_over_static']} over the static file, {limits['in_turn_over_alone']} for two sub-networks in "
+        f"turn, and {limits['fast_size']} ({limits['fast_size_mobilenet_v2']} of MobileNetV2) and "
+        f"{limits['compact_size']} of the length of the largest sub-network's file. A fast file with widths holds a "
+        "network for each, and has no limit. Difference: the largest of any sub-network from eager PyTorch."
+    )
+
+
+def within(figure: float, limit: float) -> str:
+    return f"{figure:.3f}" if round(figure, 3) <= limit else f"**{figure:.3f}**"
+
+
+def promises(document: Mapping[str, Any]) -> Iterable[str]:
+    """What came of budgets that were promised."""
+    lines = [[str(total[key]) for key in ("percentile", "budgets", "met", "missed")] for total in document["promises"]]
+    yield markdown(["percentile", "budgets", "met", "a better one would have met it, too"], lines)
+    yield (
+        f"`{document['model']}`, all depths, batch {document['batch_size']}, {document['threads']} threads, "
+        f"{document['image_size']} pixels, {document['rounds']} rounds. The chosen sub-network and all better ones are "
+        "measured again for every budget; the last column counts budgets that a better one would have kept by more "
+        f"than {100 * document['limits']['missed_by']:.0f} %."
+    )
 
 
 def beside_the_paper(row: Mapping[str, Any], figure: str) -> str:

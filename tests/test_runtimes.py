@@ -68,6 +68,24 @@ def test_a_switchable_file_in_each_that_switches(model, switchable, name):
         numpy.testing.assert_allclose(net(IMAGES, subnet), expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
+def test_openvino_runs_the_largest_first_where_there_are_more_images_than_before(switchable, monkeypatch):
+    skip_unless_installed("openvino")
+    net = pliant.runtime.load(switchable, runtime="openvino", threads=1)
+    request, ran = net.session._request, []
+
+    class Recorded:
+        def infer(self, given):
+            ran.append((len(given["images"]), given["skip"].tolist()))
+            return request.infer(given)
+
+    monkeypatch.setattr(net.session, "_request", Recorded())
+    largest, smallest = net.subnets[-1], net.subnets[0]
+    for count in (1, 1, 4, 2, 4):
+        net(numpy.repeat(IMAGES[:1], count, axis=0), smallest)
+    none, all_ = ([letter == "T" for letter in subnet] for subnet in (largest, smallest))
+    assert ran == [(1, none), (1, all_), (1, all_), (4, none), (4, all_), (2, all_), (4, all_)]
+
+
 @pytest.mark.slow
 def test_openvino_does_not_run_what_is_skipped(tmp_path):
     skip_unless_installed("openvino")

@@ -4,43 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule, as_adaptive
 from pliant.core.fingerprint import fingerprint
-from pliant.core.inputs import input_spec, logits_of
+from pliant.core.inputs import logits_of
 from pliant.core.subnet import SubNet
 from pliant.export.onnx import runtime_name, write_onnx
 from pliant.export.paths import Stop, check_stops
-from pliant.export.prepare import beside, describe, for_inference, size_of
+from pliant.export.prepare import Order, beside, describe, for_inference
 from pliant.export.program import trace
 from pliant.export.report import ExportReport
 from pliant.export.verify import ExportError, tried
 from pliant.policy.certainty import unchecked_confidence
 from pliant.policy.confidence import ConfidencePolicy
 from pliant.policy.runner import passes_of
-from pliant.runtime.runtimes import Runtime
 
 __all__ = ["export_policy"]
 
 
-def export_policy(
-    model: nn.Module,
-    target: Path,
-    runtime: Runtime,
-    policy: ConfidencePolicy,
-    image_size: int | None,
-    batch: int | None,
-    tolerance: float,
-    info: Mapping[str, Any],
-) -> ExportReport:
-    """Write the file; the arguments are those of `pliant.export`.
+def export_policy(model: nn.Module, policy: ConfidencePolicy, order: Order) -> ExportReport:
+    """Write the file.
 
     Raises:
         ExportError: another format than ONNX, another batch size than 1, or a path that differs from eager.
@@ -49,10 +36,9 @@ def export_policy(
     """
     from pliant.export.nested import nest_
 
-    started = time.perf_counter()
-    _refuse_unfit(model, target, runtime, policy, batch)
+    _refuse_unfit(model, policy, order)
     adapted = for_inference(as_adaptive(model, "export"))
-    inputs = input_spec(adapted, size_of(model, image_size, info))
+    inputs = order.inputs(adapted)
     stops = _stops(policy)
 
     def eager(example: Tensor, subnet: str) -> Tensor:
@@ -61,46 +47,30 @@ def export_policy(
     tried(partial(eager, subnet=stops[0].subnet), inputs, stops[0].subnet)
     program = trace(_Answers(adapted, stops, policy.measure), inputs, 1, type(model).__name__)
     outputs = [f"{kind}_{stop.number}" for stop in stops for kind in ("logits", "confidence")][:-1]
-    metadata = describe(inputs, 1, info) | {"policy": policy.to_dict()}
+    metadata = describe(inputs, 1, order.info) | {"policy": policy.to_dict()}
     numbers, thresholds = [stop.number for stop in stops], [stop.threshold for stop in stops[:-1]]
-    with beside(target) as written:
+    with beside(order.target) as written:
         write_onnx(program, written, metadata, outputs=outputs, arrange=lambda graph: nest_(graph, numbers, thresholds))
         try:
-            difference = check_stops(written, stops, eager, inputs, policy.measure, tolerance)
+            difference = check_stops(written, stops, eager, inputs, policy.measure, order.tolerance)
         except ExportError as error:
-            raise ExportError(f"{target}: not written, because {error}") from error
-        size_mb = written.stat().st_size / 1e6
-    return ExportReport(
-        path=target,
-        format=runtime.format,
-        subnet=None,
-        role="policy",
-        subnets=tuple(stop.subnet for stop in stops),
-        recalibrated_on=None,
-        input_shape=inputs.shape,
-        batch=1,
-        size_mb=size_mb,
-        runtime=runtime_name(),
-        difference=difference,
-        tolerance=tolerance,
-        seconds=time.perf_counter() - started,
-    )
+            raise ExportError(f"{order.target}: not written, because {error}") from error
+    subnets = tuple(stop.subnet for stop in stops)
+    return order.done(inputs, difference=difference, runtime=runtime_name(), role="policy", subnets=subnets, batch=1)
 
 
-def _refuse_unfit(
-    model: nn.Module, target: Path, runtime: Runtime, policy: ConfidencePolicy, batch: int | None
-) -> None:
-    if target.suffix.lower() != ".onnx":
+def _refuse_unfit(model: nn.Module, policy: ConfidencePolicy, order: Order) -> None:
+    if order.target.suffix.lower() != ".onnx":
         raise ExportError(
-            f"{target}: a file with a policy has to be ONNX, because as a PyTorch program it can take longer "
+            f"{order.target}: a file with a policy has to be ONNX, because as a PyTorch program it can take longer "
             "than the network run to its end; name it .onnx"
         )
-    if runtime.name != "onnxruntime":
-        raise ExportError(f"runtime: a file with a policy is run by onnxruntime alone, not by {runtime.name}")
-    if batch not in (None, 1):
+    if order.runtime.name != "onnxruntime":
+        raise ExportError(f"runtime: a file with a policy is run by onnxruntime alone, not by {order.runtime.name}")
+    if order.batch not in (None, 1):
         raise ExportError(
-            f"batch: got {batch}, but a file with a policy takes one input at a time, since a condition is one for a "
-            "batch; leave batch out"
+            f"batch: got {order.batch}, but a file with a policy takes one input at a time, since a condition is one "
+            "for a batch; leave batch out"
         )
     adapted = as_adaptive(model, "export")
     passes_of(adapted, policy.subnets)

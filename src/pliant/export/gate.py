@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -12,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule, as_adaptive
-from pliant.core.inputs import InputSpec, input_spec, logits_of
+from pliant.core.inputs import InputSpec, logits_of
 from pliant.core.subnet import SubNet
 from pliant.export.onnx import open_onnx, runtime_name, save_onnx, to_onnx
-from pliant.export.prepare import beside, describe, for_inference, size_of
+from pliant.export.prepare import Order, beside, describe, for_inference
 from pliant.export.program import trace
 from pliant.export.report import ExportReport
 from pliant.export.verify import ExportError, largest_difference, tried
-from pliant.runtime.runtimes import Runtime
 from pliant.runtime.session import OUTPUT
 from pliant.width.gates import gate_of
 
@@ -35,62 +32,40 @@ SCORES = "scores"
 TRIED = 16
 
 
-def export_gate(
-    model: nn.Module,
-    target: Path,
-    runtime: Runtime,
-    image_size: int | None,
-    batch: int | None,
-    tolerance: float,
-    info: Mapping[str, Any],
-) -> ExportReport:
-    """Write the file; the arguments are those of `pliant.export`.
+def export_gate(model: nn.Module, order: Order) -> ExportReport:
+    """Write the file.
 
     Raises:
         ExportError: another format than ONNX, another batch size than 1, or a route that differs from eager.
         ValueError: a model without a gate.
     """
-    started = time.perf_counter()
-    _refuse_unfit(model, target, runtime, batch)
+    _refuse_unfit(model, order)
     adapted = for_inference(as_adaptive(model, "export"))
-    inputs = input_spec(adapted, size_of(model, image_size, info))
+    inputs = order.inputs(adapted)
     graph_model = _with_every_route(adapted, inputs)
     routes = [str(route) for route in adapted.routes]
-    metadata = describe(inputs, 1, info) | {"routes": routes}
-    with beside(target) as written:
+    metadata = describe(inputs, 1, order.info) | {"routes": routes}
+    with beside(order.target) as written:
         # First with the route as an input, since random images may never take some of them.
         save_onnx(graph_model, written, metadata)
-        difference = _difference_of_routes(open_onnx(written), adapted, inputs, target, tolerance)
+        difference = _difference_of_routes(open_onnx(written), adapted, inputs, order)
         _let_the_gate_choose_(graph_model)
         save_onnx(graph_model, written, metadata)
-        _compare_choices(open_onnx(written), adapted, inputs, target, tolerance)
-        size_mb = written.stat().st_size / 1e6
-    return ExportReport(
-        path=target,
-        format=runtime.format,
-        subnet=None,
-        role="gate",
-        subnets=tuple(routes),
-        recalibrated_on=None,
-        input_shape=inputs.shape,
-        batch=1,
-        size_mb=size_mb,
-        runtime=runtime_name(),
-        difference=difference,
-        tolerance=tolerance,
-        seconds=time.perf_counter() - started,
+        _compare_choices(open_onnx(written), adapted, inputs, order)
+    return order.done(
+        inputs, difference=difference, runtime=runtime_name(), role="gate", subnets=tuple(routes), batch=1
     )
 
 
-def _refuse_unfit(model: nn.Module, target: Path, runtime: Runtime, batch: int | None) -> None:
-    if target.suffix.lower() != ".onnx":
-        raise ExportError(f"{target}: a file with a gate has to be ONNX; name it .onnx")
-    if runtime.name != "onnxruntime":
-        raise ExportError(f"runtime: a file with a gate is run by onnxruntime alone, not by {runtime.name}")
-    if batch not in (None, 1):
+def _refuse_unfit(model: nn.Module, order: Order) -> None:
+    if order.target.suffix.lower() != ".onnx":
+        raise ExportError(f"{order.target}: a file with a gate has to be ONNX; name it .onnx")
+    if order.runtime.name != "onnxruntime":
+        raise ExportError(f"runtime: a file with a gate is run by onnxruntime alone, not by {order.runtime.name}")
+    if order.batch not in (None, 1):
         raise ExportError(
-            f"batch: got {batch}, but a file with a gate takes one input at a time, since a condition is one for a "
-            "batch; leave batch out"
+            f"batch: got {order.batch}, but a file with a gate takes one input at a time, since a condition is one "
+            "for a batch; leave batch out"
         )
     gate_of(as_adaptive(model, "export"))
 
@@ -152,7 +127,7 @@ class _Route(nn.Module):
 
 
 def _difference_of_routes(
-    session: onnxruntime.InferenceSession, adapted: AdaptiveModule, inputs: InputSpec, target: Path, tolerance: float
+    session: onnxruntime.InferenceSession, adapted: AdaptiveModule, inputs: InputSpec, order: Order
 ) -> float:
     """Run every route of the file, and return the largest difference from eager PyTorch."""
     given = session.get_inputs()[0].name
@@ -167,16 +142,16 @@ def _difference_of_routes(
             return logits_of(adapted(example, subnet=route))
 
         found.append((largest_difference(eager, run, inputs, (1,)), str(route)))
-        if not found[-1][0] <= tolerance:
+        if not found[-1][0] <= order.tolerance:
             raise ExportError(
-                f"{target}: not written, because its route {route} differs from eager PyTorch by {found[-1][0]:.2e} in "
-                f"{runtime_name()} (allowed: {tolerance:.0e})"
+                f"{order.target}: not written, because its route {route} differs from eager PyTorch by "
+                f"{found[-1][0]:.2e} in {runtime_name()} (allowed: {order.tolerance:.0e})"
             )
     return max(found)[0]
 
 
 def _compare_choices(
-    session: onnxruntime.InferenceSession, adapted: AdaptiveModule, inputs: InputSpec, target: Path, tolerance: float
+    session: onnxruntime.InferenceSession, adapted: AdaptiveModule, inputs: InputSpec, order: Order
 ) -> None:
     """Refuse a file whose gate chooses otherwise than the model's; two scores that are as good as equal may do that."""
     given = session.get_inputs()[0].name
@@ -187,8 +162,8 @@ def _compare_choices(
             _, features = adapted.seen_by_gate(example)
             scores = gate_of(adapted).scores(features)[0]
         place = int(numpy.asarray(session.run([ROUTE], {given: example.numpy()})[0])[0])
-        if scores.max() - scores[place] > tolerance * max(1.0, float(scores.abs().max())):
+        if scores.max() - scores[place] > order.tolerance * max(1.0, float(scores.abs().max())):
             raise ExportError(
-                f"{target}: not written, because its gate chooses {adapted.routes[place]} where eager PyTorch chooses "
-                f"{adapted.routes[int(scores.argmax())]}"
+                f"{order.target}: not written, because its gate chooses {adapted.routes[place]} where eager PyTorch "
+                f"chooses {adapted.routes[int(scores.argmax())]}"
             )

@@ -5,25 +5,85 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from pliant.core.inputs import InputSpec
+from pliant.core.inputs import InputSpec, input_spec
 from pliant.create import usual_image_size
 from pliant.export.onnx import require_onnx
+from pliant.export.report import ExportReport
 from pliant.export.verify import ExportError
 from pliant.runtime.runtimes import Runtime, runtime_of
 
-__all__ = ["beside", "describe", "fitting_runtime", "for_inference", "positive", "refuse_unfit", "size_of"]
+__all__ = ["Order", "beside", "describe", "fitting_runtime", "for_inference"]
 
 _DESCRIBED = ("model", "data", "class_names", "mean", "std", "gmacs", "params_m", "acc1", "measured", "data_options")
 
 _Model = TypeVar("_Model", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What `export` was asked for, of any kind of file.
+
+    Attributes:
+        target: the file.
+        runtime: what it is for.
+        image_size: height and width of the images in pixels, or the number of tokens; none = as trained, as usual.
+        batch: a fixed batch size; none = any, or what the kind of file takes.
+        tolerance: how far outputs may differ.
+        info: what to write into the file.
+        started: by the clock of `time.perf_counter`.
+
+    Raises:
+        ExportError: a folder, a missing runtime, or numbers that make no sense.
+    """
+
+    target: Path
+    runtime: Runtime
+    image_size: int | None
+    batch: int | None
+    tolerance: float
+    info: Mapping[str, Any]
+    started: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        if self.target.is_dir():
+            raise ExportError(f"{self.target}: is a folder; expected the name of a file")
+        if self.batch is not None:
+            _positive("batch", self.batch)
+        if not self.tolerance > 0:
+            raise ExportError(f"tolerance: got {self.tolerance}, expected more than 0")
+        if self.target.suffix.lower() == ".onnx":
+            require_onnx()
+        if missing := self.runtime.missing():
+            raise ExportError(missing)
+
+    def inputs(self, network: nn.Module) -> InputSpec:
+        """Return what a network takes: of the size as asked, as trained, as usual.
+
+        Raises:
+            ExportError: nobody says the size.
+        """
+        size = self.image_size or self.info.get("image_size") or usual_image_size(network)
+        if size is None:
+            name = type(network).__name__
+            raise ExportError(f"image_size: this {name} does not say its image size; pass image_size=")
+        return input_spec(network, _positive("image_size", size))
+
+    def done(self, inputs: InputSpec, *, difference: float, runtime: str, **kind: Any) -> ExportReport:
+        """Report on the file, which is in its place; `kind` is what is special about it."""
+        common = {"path": self.target, "format": self.runtime.format, "input_shape": inputs.shape}
+        common |= {"batch": self.batch, "size_mb": self.target.stat().st_size / 1e6, "runtime": runtime}
+        seconds = time.perf_counter() - self.started
+        return ExportReport(**common | kind, difference=difference, tolerance=self.tolerance, seconds=seconds)
 
 
 def fitting_runtime(target: Path, name: str | None = None) -> Runtime:
@@ -38,25 +98,7 @@ def fitting_runtime(target: Path, name: str | None = None) -> Runtime:
         raise ExportError(str(error)) from None
 
 
-def refuse_unfit(target: Path, runtime: Runtime, batch: int | None, tolerance: float) -> None:
-    """Refuse what no export can do.
-
-    Raises:
-        ExportError: a folder, a missing runtime, or numbers that make no sense.
-    """
-    if target.is_dir():
-        raise ExportError(f"{target}: is a folder; expected the name of a file")
-    if batch is not None:
-        positive("batch", batch)
-    if not tolerance > 0:
-        raise ExportError(f"tolerance: got {tolerance}, expected more than 0")
-    if target.suffix.lower() == ".onnx":
-        require_onnx()
-    if missing := runtime.missing():
-        raise ExportError(missing)
-
-
-def positive(name: str, value: Any) -> int:
+def _positive(name: str, value: Any) -> int:
     """Return a whole number of at least 1.
 
     Raises:
@@ -65,19 +107,6 @@ def positive(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ExportError(f"{name}: got {value!r}, expected a whole number of at least 1")
     return value
-
-
-def size_of(model: nn.Module, image_size: int | None, info: Mapping[str, Any]) -> int:
-    """Return height and width of the images, or the number of tokens: as asked, as trained, as usual.
-
-    Raises:
-        ExportError: nobody says it.
-    """
-    size = image_size or info.get("image_size") or usual_image_size(model)
-    if size is None:
-        name = type(model).__name__
-        raise ExportError(f"image_size: this {name} does not say its image size; pass image_size=")
-    return positive("image_size", size)
 
 
 def for_inference(model: _Model) -> _Model:

@@ -36,12 +36,12 @@ class ExportReport:
 
     path: Path
     format: str
-    subnet: str | None
+    subnet: str | None = None
     role: str
     subnets: tuple[str, ...] = ()
     precision: str = "float32"
     calibrated_on: int | None = None
-    recalibrated_on: int | None
+    recalibrated_on: int | None = None
     input_shape: tuple[int, ...]
     batch: int | None
     size_mb: float

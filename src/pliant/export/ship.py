@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule
-from pliant.core.inputs import InputSpec, input_spec, logits_of
+from pliant.core.inputs import InputSpec, logits_of
 from pliant.core.subnet import SubNet
 from pliant.core.wrapped import refuse_wrapped
 from pliant.export.aotinductor import write_package
@@ -27,7 +26,7 @@ from pliant.export.int8 import (
     share_of_other_answers,
 )
 from pliant.export.onnx import read_onnx_metadata, write_onnx
-from pliant.export.prepare import beside, describe, fitting_runtime, for_inference, refuse_unfit, size_of
+from pliant.export.prepare import Order, beside, describe, fitting_runtime, for_inference
 from pliant.export.program import trace, write_program
 from pliant.export.report import ExportReport
 from pliant.export.switchable import Mode, export_switchable
@@ -121,19 +120,23 @@ def export(
             was found for another network.
     """
     refuse_wrapped(model, "export")
-    started = time.perf_counter()
-    target, info = Path(path), info or {}
-    chosen_runtime = fitting_runtime(target, runtime)
     if tolerance is None:
         tolerance = 1e-4 if calibrate_on is None else INT8_TOLERANCE
-    refuse_unfit(target, chosen_runtime, batch, tolerance)
+    order = Order(
+        target=Path(path),
+        runtime=fitting_runtime(Path(path), runtime),
+        image_size=image_size,
+        batch=batch,
+        tolerance=tolerance,
+        info=info or {},
+    )
     if policy is not None:
         _refuse_beside_a_policy(
             subnet=subnet, recalibrate_on=recalibrate_on, switchable=switchable, calibrate_on=calibrate_on
         )
         if policy == "gate":
-            return export_gate(model, target, chosen_runtime, image_size, batch, tolerance, info)
-        return export_policy(model, target, chosen_runtime, policy, image_size, batch, tolerance, info)
+            return export_gate(model, order)
+        return export_policy(model, policy, order)
     if switchable is not None:
         _refuse_beside_switchable(subnet=subnet, recalibrate_on=recalibrate_on)
         if calibrate_on is not None:
@@ -141,59 +144,65 @@ def export(
                 "calibrate_on: not together with switchable, since ONNX Runtime's quantizer does not enter conditions; "
                 "write an int8 file for each sub-network"
             )
-        return export_switchable(model, target, chosen_runtime, switchable, image_size, batch, tolerance, info)
+        return export_switchable(model, switchable, order)
     if calibrate_on is not None:
-        refuse_unquantizable(target, chosen_runtime)
+        refuse_unquantizable(order.target, order.runtime)
+    return _export_one(model, subnet, order, recalibrate_on, calibrate_on)
+
+
+def _export_one(
+    model: nn.Module,
+    subnet: str | SubNet | None,
+    order: Order,
+    recalibrate_on: Iterable[Tensor] | None,
+    calibrate_on: Iterable[Tensor] | None,
+) -> ExportReport:
+    """Write a file of one sub-network or of a plain network."""
     network, eager, chosen, role = _frozen(model, subnet)
     recalibrated_on = None
     if recalibrate_on is not None and not why_not(model, chosen):
         # The extract shares its tensors with the adapted copy, which therefore still is what the file must agree with.
         recalibrated_on = recalibrate_(network, (images.to("cpu", torch.float32) for images in recalibrate_on))
-    inputs = input_spec(network, size_of(model, image_size, info))
+    inputs = order.inputs(model)
     network, eager = _returning_logits(network, eager, inputs)
-
-    metadata = describe(inputs, batch, info)
+    metadata = describe(inputs, order.batch, order.info)
     if chosen is not None:
         metadata["subnet"] = chosen
     if recalibrated_on is not None:
         metadata["recalibrated_on"] = recalibrated_on
     images = []
     if calibrate_on is not None:
-        images = calibration_batches(calibrate_on, inputs, batch)
+        images = calibration_batches(calibrate_on, inputs, order.batch)
         # An accuracy that is known is that of the network in float32.
         metadata = {key: value for key, value in metadata.items() if key != "acc1"}
         metadata |= {"precision": "int8", "calibrated_on": sum(map(len, images))}
-    program = trace(network, inputs, batch)
-    with beside(target) as written:
-        _WRITERS[chosen_runtime.name](program, written, metadata)
+    program = trace(network, inputs, order.batch)
+    with beside(order.target) as written:
+        _WRITERS[order.runtime.name](program, written, metadata)
         if images:
             quantize_(written, images, metadata)
-        file = reopened(written, chosen_runtime)
+        file = reopened(written, order.runtime)
         version = file.session.version
-        difference = _difference(eager, file, inputs, batch, images)
-        if not difference <= tolerance:
+        difference = _difference(eager, file, inputs, order.batch, images)
+        if not difference <= order.tolerance:
             name = f"{role} {chosen}" if chosen else role
-            how = f"{difference:.2e} in {version} (allowed: {tolerance:.0e})"
+            how = f"{difference:.2e} in {version} (allowed: {order.tolerance:.0e})"
             if images:
-                how = f"the class of {difference:.1%} of the calibration images in {version} (allowed: {tolerance:.0%})"
-            raise ExportError(f"{target}: not written, because the exported {name} differs from eager PyTorch by {how}")
+                share = f"{difference:.1%} of the calibration images in {version} (allowed: {order.tolerance:.0%})"
+                how = f"the class of {share}"
+            raise ExportError(
+                f"{order.target}: not written, because the exported {name} differs from eager PyTorch by {how}"
+            )
         del file  # some systems do not move a file that is still mapped
-        size_mb = written.stat().st_size / 1e6
-    return ExportReport(
-        path=target,
-        format=chosen_runtime.format,
+    return order.done(
+        inputs,
+        difference=difference,
+        runtime=version,
         subnet=chosen,
         role=role,
         precision="int8" if images else "float32",
         calibrated_on=metadata.get("calibrated_on"),
         recalibrated_on=recalibrated_on,
-        input_shape=inputs.shape,
-        batch=batch,
-        size_mb=size_mb,
-        runtime=version,
-        difference=difference,
-        tolerance=tolerance,
-        seconds=time.perf_counter() - started,
     )
 
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule, as_adaptive
-from pliant.core.inputs import InputSpec, input_spec, logits_of
+from pliant.core.inputs import InputSpec, logits_of
 from pliant.core.macs import count_gmacs, count_params_m
 from pliant.core.stream import stream_of
 from pliant.core.subnet import SubNet
 from pliant.export.onnx import save_onnx, to_onnx
-from pliant.export.prepare import beside, describe, for_inference, size_of
+from pliant.export.prepare import Order, beside, describe, for_inference
 from pliant.export.program import trace
 from pliant.export.report import ExportReport
 from pliant.export.verify import TRIED_BATCHES, ExportError, largest_difference, reopened, runs, tried
 from pliant.extract import extract
 from pliant.runtime import ExportedFile
-from pliant.runtime.runtimes import Runtime
 from pliant.runtime.session import OUTPUT
 
 if TYPE_CHECKING:
@@ -36,65 +33,41 @@ MOST_WIDTHS = 16
 """So many branches are worth a file."""
 
 
-def export_switchable(
-    model: nn.Module,
-    target: Path,
-    runtime: Runtime,
-    mode: Mode,
-    image_size: int | None,
-    batch: int | None,
-    tolerance: float,
-    info: Mapping[str, Any],
-) -> ExportReport:
-    """Write the file; the arguments are those of `pliant.export`.
+def export_switchable(model: nn.Module, mode: Mode, order: Order) -> ExportReport:
+    """Write the file.
 
     Raises:
         ExportError: another format than ONNX, a model without depths or widths, or with both or with exits, or a
             sub-network that differs from eager.
         ValueError: a model without sub-networks.
     """
-    started = time.perf_counter()
-    _refuse_unfit(model, target, runtime, mode)
+    _refuse_unfit(model, mode, order)
     adapted = for_inference(as_adaptive(model, "export"))
-    inputs = input_spec(adapted, size_of(model, image_size, info))
-    rows = _rows(adapted, inputs, info.get("table", ()))
-    metadata = describe(inputs, batch, info) | {"mode": mode, "subnets": rows}
-    written_model = (_depths if adapted.space.skippable_blocks else _widths)(adapted, inputs, batch, mode)
-    with beside(target) as written:
+    inputs = order.inputs(adapted)
+    rows = _rows(adapted, inputs, order.info.get("table", ()))
+    metadata = describe(inputs, order.batch, order.info) | {"mode": mode, "subnets": rows}
+    written_model = (_depths if adapted.space.skippable_blocks else _widths)(adapted, inputs, order.batch, mode)
+    with beside(order.target) as written:
         save_onnx(written_model, written, metadata)
-        file = reopened(written, runtime)
+        file = reopened(written, order.runtime)
         version = file.session.version
-        differences = _differences(file, adapted, inputs, batch)
+        differences = _differences(file, adapted, inputs, order.batch)
         del file  # some systems do not move a file that is still mapped
         subnet, difference = max(differences, key=lambda found: found[1])
-        if not difference <= tolerance:
+        if not difference <= order.tolerance:
             raise ExportError(
-                f"{target}: not written, because its sub-network {subnet} differs from eager PyTorch by "
-                f"{difference:.2e} in {version} (allowed: {tolerance:.0e})"
+                f"{order.target}: not written, because its sub-network {subnet} differs from eager PyTorch by "
+                f"{difference:.2e} in {version} (allowed: {order.tolerance:.0e})"
             )
-        size_mb = written.stat().st_size / 1e6
-    return ExportReport(
-        path=target,
-        format=runtime.format,
-        subnet=None,
-        role="switchable",
-        subnets=tuple(row["subnet"] for row in rows),
-        recalibrated_on=None,
-        input_shape=inputs.shape,
-        batch=batch,
-        size_mb=size_mb,
-        runtime=version,
-        difference=difference,
-        tolerance=tolerance,
-        seconds=time.perf_counter() - started,
-    )
+    subnets = tuple(row["subnet"] for row in rows)
+    return order.done(inputs, difference=difference, runtime=version, role="switchable", subnets=subnets)
 
 
-def _refuse_unfit(model: nn.Module, target: Path, runtime: Runtime, mode: Mode) -> None:
-    if not runtime.switches:
+def _refuse_unfit(model: nn.Module, mode: Mode, order: Order) -> None:
+    if not order.runtime.switches:
         raise ExportError(
-            f"{target}: {runtime.title} runs no switchable files, which have to be ONNX; name it .onnx, or write one "
-            "file for each sub-network"
+            f"{order.target}: {order.runtime.title} runs no switchable files, which have to be ONNX; name it .onnx, or "
+            "write one file for each sub-network"
         )
     if mode not in get_args(Mode):
         raise ExportError(f"switchable: got {mode!r}, expected {' or '.join(get_args(Mode))}")

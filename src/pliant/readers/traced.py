@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pliant.core.anatomy import Anatomy, Block, Stage
 from pliant.readers.parts import find_norms, is_norm, is_stochastic_depth
@@ -106,15 +107,34 @@ def _block(model: nn.Module, call: Call, keeps_shape: bool, called: set[str]) ->
 
 
 def _channel_dim(segment: list[Call], out: Tensor) -> int:
-    """Which dimension of the stream are channels: 1 or -1, whichever the weights' shapes tell of."""
+    """Which dimension of the stream are channels: 1 or -1, whichever the layers' sizes tell of."""
     if out.dim() < 3:
         return 1
-    sizes = [size for call in segment for parameter in call.module.parameters() for size in parameter.shape]
-    second, last = sizes.count(out.shape[1]), sizes.count(out.shape[-1])
+    layers = [module for call in segment for module in call.module.modules()]
+    second = any(_channels_in_second(layer) == out.shape[1] for layer in layers)
+    last = any(_channels_in_last(layer) == out.shape[-1] for layer in layers)
     if second != last:
-        return 1 if second > last else -1
+        return 1 if second else -1
+    sizes = [size for call in segment for parameter in call.module.parameters() for size in parameter.shape]
+    of_second, of_last = sizes.count(out.shape[1]), sizes.count(out.shape[-1])
+    if of_second != of_last:
+        return 1 if of_second > of_last else -1
     convolves = any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in segment[-1].module.modules())
     return 1 if convolves else -1
+
+
+def _channels_in_second(layer: nn.Module) -> int | None:
+    """How many channels a layer gives that has them in the second dimension."""
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return layer.out_channels
+    return layer.num_features if isinstance(layer, _BatchNorm) else None
+
+
+def _channels_in_last(layer: nn.Module) -> int | None:
+    """How many channels a layer gives that has them in the last dimension."""
+    if isinstance(layer, nn.Linear):
+        return layer.out_features
+    return layer.normalized_shape[-1] if isinstance(layer, nn.LayerNorm) else None
 
 
 def _head(calls: list[Call], output: Any) -> tuple[str, int]:
