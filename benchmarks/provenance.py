@@ -18,7 +18,7 @@ import torch
 from pliant.core.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
-LIBRARIES = ("torch", "torchvision", "timm", "transformers", "lightning", "onnxruntime", "numpy")
+LIBRARIES = ("torch", "torchvision", "timm", "transformers", "lightning", "onnxruntime", "openvino", "numpy")
 
 
 def provenance() -> dict[str, Any]:
