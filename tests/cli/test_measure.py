@@ -161,6 +161,10 @@ def test_an_exported_file_is_measured_and_picked_from(cli, refused, run_folder, 
     picked = cli("pick", net, "--gmacs", rows[0]["gmacs"], "--json")
     assert json.loads(picked.out)[0]["subnet"] == "TTT"
     assert "ONNX Runtime" in cli("measure", net, *options).out
+    result = cli("measure", net, "--data", image_folder, "--budget-seconds", 0.3)
+    assert "No energy: there is no RAPL counter" in result.err
+    assert Table.load(tmp_path / "net.onnx.table.json").info["budget_seconds"] == 0.3
+    assert "budget_seconds=-1" in refused("measure", net, "--data", image_folder, "--budget-seconds", -1)
     assert "--data" in refused("measure", net)
     assert "--device is for networks" in refused("measure", net, *options, "--device", "cuda")
     assert "--runtime is for exported files" in refused("measure", run_folder, *options, "--runtime", "openvino")

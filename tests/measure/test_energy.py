@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import pliant
 from pliant.measure import energy, latency
 from pliant.measure.energy import EnergyError, NvmlMeter, RaplMeter, interleaved_mj, usual_meter
 from pliant.measure.run import measure
@@ -139,6 +140,17 @@ def test_energy_is_that_of_one_image(adapted, monkeypatch):
     # Two looks at the clock a pass, so 0.1 s and 1 J.
     assert table.rows[0]["energy_mj"] == pytest.approx(250)
     assert table.info["energy_of"] == "joules" and "no_energy" not in table.info
+
+
+def test_energy_of_an_exported_file_too(adapted, monkeypatch, tmp_path):
+    path = pliant.export(adapted, tmp_path / "net.onnx", subnet="TTT", image_size=16).path
+    clock = Clock(step=0.05)
+    monkeypatch.setattr(latency, "time", clock)
+    table = pliant.measure_file(path, batch_size=4, meter=clock.joules, rounds=1, warmup=0)
+    assert table.rows[0]["energy_mj"] == pytest.approx(250) and table.info["energy_of"] == "joules"
+    with pytest.raises(ValueError, match="the meter returned None"):
+        pliant.measure_file(path, meter=lambda: None)
+    assert not {"energy_of", "no_energy"} & set(pliant.measure_file(path, energy=False, rounds=1).info)
 
 
 def test_counters_of_the_machine_are_used_where_they_can_be_read(adapted, tmp_path, monkeypatch):

@@ -137,21 +137,23 @@ def measure(
         rounds = 100 if rounds is None else rounds
         if rounds < 1:
             raise ValueError(f"rounds={rounds}: allowed are whole numbers from 1 on")
+    if not energy:
+        _refuse("does not go with --no-energy", meter=meter)
     if is_exported(run):
         of_networks = {"policy": policy, "recalibrate": recalibrate, "model": model, "device": device != "cpu"}
-        of_networks |= {"budget-seconds": budget_seconds, "no-energy": not energy, "meter": meter}
         _refuse("is for networks, not for exported files", **of_networks, dtype=dtype is not Dtype.float32)
         how = {
             "split": split.value,
             "batch_size": batch_size,
             "threads": threads,
-            "rounds": 100 if rounds is None else rounds,
+            "rounds": rounds,
+            "budget_seconds": budget_seconds,
+            "energy": energy,
+            "meter": None if meter is None else find(meter),
         }
         measure_exported(run, data, runtime=runtime, beside=beside or (), as_json=json, **how)
         return
     _refuse("is for exported files, such as net.onnx", runtime=runtime, beside=beside)
-    if not energy:
-        _refuse("does not go with --no-energy", meter=meter)
     network, info = load_run(run, model)
     if policy is not None:
         _place_(network, device, dtype)

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from pliant.core.inputs import InputSpec
 from pliant.measure.accuracy import measure_accuracy
+from pliant.measure.energy import Meter, read_joules
 from pliant.measure.environment import describe_environment
-from pliant.measure.latency import interleaved_ms, using_threads
-from pliant.measure.run import Progress, at_least_one, split_of
+from pliant.measure.latency import using_threads
+from pliant.measure.run import split_of
 from pliant.measure.table import Table
-from pliant.policy.percentiles import summarise_ms
+from pliant.measure.timing import Progress, Timing, at_least_one
 from pliant.runtime import ExportedFile, load
 
 if TYPE_CHECKING:
@@ -40,11 +41,14 @@ def measure_file(
     split: Literal["test", "val"] = "test",
     batch_size: int | None = None,
     threads: int | None = None,
-    rounds: int = 100,
+    rounds: int | None = None,
+    budget_seconds: float | None = None,
     warmup: int = 3,
+    energy: bool = True,
+    meter: Meter | None = None,
     on_progress: Progress = lambda what, done, total: None,
 ) -> Table:
-    """Measure accuracy and latency of a file that `export` wrote: one row, or one for each sub-network it switches.
+    """Measure accuracy, latency and energy of a file that `export` wrote: a row for each sub-network it has.
 
     Args:
         path: the file.
@@ -54,19 +58,26 @@ def measure_file(
         split: of the data; data without a test split is measured on `val`, and the table says so.
         batch_size: images in a pass that is timed; none = what the file fixes, else 1.
         threads: CPU threads; none = as many as PyTorch uses now.
-        rounds: times each sub-network is timed.
+        rounds: times each sub-network is timed; none = 100, or as many as fit.
+        budget_seconds: see `measure`.
         warmup: rounds before that, not recorded.
+        energy: see `measure`; that of processors.
+        meter: see `measure`.
         on_progress: called with what is being measured, how much is done, of how much.
 
     Returns:
         A table whose rows have what the file says of `gmacs` and `params_m`, and `acc1`, `acc5`, `latency_ms`
-        with its percentiles, `file_mb` (10^6 bytes, of the whole file) and `precision`.
+        with its percentiles, `energy_mj` of an image where it can be read, `file_mb` (10^6 bytes, of the whole file)
+        and `precision`.
 
     Raises:
         ValueError: no such file or runtime, a file that `pliant` did not write or that does not say what accuracy
             needs, data of other classes or of another size, or options that make no sense.
     """
-    at_least_one(batch_size=batch_size, threads=threads, rounds=rounds)
+    at_least_one(batch_size=batch_size)
+    timing = Timing(threads=threads, rounds=rounds, budget_seconds=budget_seconds, warmup=warmup)
+    if meter is not None:
+        read_joules(meter)
     with using_threads(threads) as used:
         files = {Path(one): load(one, runtime=runtime, threads=used) for one in (path, *beside)}
         rows = [_described(one, file, subnet) for one, file in files.items() for subnet in file.subnets]
@@ -75,9 +86,14 @@ def measure_file(
         if data is not None:
             info |= _add_accuracy(rows, files, data, split, on_progress)
         batch = batch_size or first.get("batch") or 1
-        _add_latency(rows, files, batch, rounds, warmup, on_progress)
+        calls = _calls(files, batch)
+        latencies, circumstances = timing.latencies(calls, on_progress)
+        used_mj, said = timing.energies(calls, meter, on_progress) if energy else ({}, {})
+        info |= circumstances | said
+        for name, row in zip(calls, rows, strict=True):
+            row |= latencies[name] | ({"energy_mj": used_mj[name] / batch} if used_mj else {})
     versions = sorted({file.session.version for file in files.values()})
-    info |= {"files": [one.name for one in files], "runtime": ", ".join(versions), "threads": used, "rounds": rounds}
+    info |= {"files": [one.name for one in files], "runtime": ", ".join(versions)}
     precisions = sorted({row["precision"] for row in rows})
     info |= {"batch_size": batch, "dtype": ", ".join(precisions), "device": "cpu"} | describe_environment()
     return Table(rows, info)
@@ -149,23 +165,13 @@ def _add_accuracy(
     return {"data": data.name, "split": part, "images": len(used.labels)}
 
 
-def _add_latency(
-    rows: Sequence[dict[str, Any]],
-    files: Mapping[Path, ExportedFile],
-    batch_size: int,
-    rounds: int,
-    warmup: int,
-    on_progress: Progress,
-) -> None:
-    calls = {}
+def _calls(files: Mapping[Path, ExportedFile], batch_size: int) -> dict[str, Callable[[], object]]:
+    """Return what is timed, by file and sub-network."""
+    calls: dict[str, Callable[[], object]] = {}
     for path, file in files.items():
         example = _inputs_of(file.info).random(batch_size, torch.Generator().manual_seed(0))
         calls |= {f"{path} {subnet}": partial(file, example.numpy(), subnet) for subnet in file.subnets}
-    times = interleaved_ms(
-        calls, rounds=rounds, warmup=warmup, on_round=lambda done: on_progress("latency", done, warmup + rounds)
-    )
-    for row, each in zip(rows, times.values(), strict=True):
-        row |= summarise_ms(each)
+    return calls
 
 
 def _inputs_of(info: Mapping[str, Any]) -> InputSpec:

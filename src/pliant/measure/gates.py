@@ -23,12 +23,12 @@ from pliant.measure.examples import note_examples
 from pliant.measure.gate_table import GateTable, equal_accuracy
 from pliant.measure.one_by_one import (
     Batches,
-    Progress,
     batches_of,
     refuse_conditions,
     refuse_other_classes,
     time_one_by_one,
 )
+from pliant.measure.timing import Progress
 from pliant.policy.certainty import confidence_of
 from pliant.policy.fit import budgets_between
 from pliant.policy.prices import Priced, find_prices

@@ -13,16 +13,15 @@ from torch import Tensor, nn
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.modes import evaluating
 from pliant.measure.latency import interleaved_ms, using_threads
+from pliant.measure.timing import Progress
 from pliant.policy.percentiles import summarise_ms
 
 if TYPE_CHECKING:
     from pliant.data import ImageData, Split
 
-__all__ = ["Batches", "Progress", "batches_of", "refuse_conditions", "refuse_other_classes", "time_one_by_one"]
+__all__ = ["Batches", "batches_of", "refuse_conditions", "refuse_other_classes", "time_one_by_one"]
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-Progress = Callable[[str, int, int], object]
-"""Called with what is being measured, how much of it is done, and of how much."""
 
 
 def refuse_conditions(*, rounds: int, warmup: int, threads: int | None) -> None:

@@ -19,13 +19,13 @@ from pliant.measure.environment import describe_environment, device_name
 from pliant.measure.examples import note_examples
 from pliant.measure.one_by_one import (
     Batches,
-    Progress,
     batches_of,
     refuse_conditions,
     refuse_other_classes,
     time_one_by_one,
 )
 from pliant.measure.policy_table import PolicyTable
+from pliant.measure.timing import Progress
 from pliant.policy.certainty import confidence_of, refuse_unknown_measure
 from pliant.policy.confidence import ConfidencePolicy
 from pliant.policy.fit import anytime_rows, budgeted_row, budgets_between, fit_policies

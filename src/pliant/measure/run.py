@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,13 +17,12 @@ from pliant.core.wrapped import refuse_wrapped
 from pliant.measure.accuracy import measure_accuracy
 from pliant.measure.candidates import Candidate, find_candidates, model_name
 from pliant.measure.describe import structure_info, structure_row
-from pliant.measure.energy import EnergyError, Meter, interleaved_mj, read_joules, usual_meter
+from pliant.measure.energy import Meter, read_joules
 from pliant.measure.environment import describe_environment, device_name, resolve_device
-from pliant.measure.latency import interleaved_ms, using_threads
 from pliant.measure.memory import peak_memory_mb
 from pliant.measure.operators import count_operators
 from pliant.measure.table import Table
-from pliant.policy.percentiles import rounds_needed, summarise_ms
+from pliant.measure.timing import Calls, Progress, Timing, at_least_one
 from pliant.recalibrate import training_images, why_not
 
 if TYPE_CHECKING:
@@ -34,33 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["measure"]
 
-Progress = Callable[[str, int, int], object]
-"""Called with what is being measured, how much of it is done, and of how much."""
-
 Row = dict[str, Any]
 
-_ROUNDS = 100
-"""Enough for an upper bound of the 95th percentile."""
-_FEWEST_ROUNDS = rounds_needed(50)
-"""However little time there is: enough for an interval of the median."""
-_ENERGY_SECONDS = 2.0
-"""The shortest for which each sub-network runs; counters that move ten times a second are then off by a few percent."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class _Conditions:
-    """How the passes that are timed are run."""
-
-    images: Tensor
-    threads: int | None
-    rounds: int
-    budget_seconds: float | None
-    warmup: int
-    through: Literal["extracted", "switched"]
-
-    def passes(self, candidate: Candidate) -> Callable[[Tensor], Tensor]:
-        return candidate.network if self.through == "extracted" else candidate.run
 
 
 def measure(
@@ -135,8 +107,8 @@ def measure(
     if through not in ("extracted", "switched"):
         raise ValueError(f"through={through!r}: allowed are 'extracted' and 'switched'")
     # Refused here, not where they are used, because minutes of measuring accuracy may lie between.
-    at_least_one(batch_size=batch_size, eval_batch_size=eval_batch_size, threads=threads, rounds=rounds)
-    _refuse_budget(budget_seconds, rounds)
+    at_least_one(batch_size=batch_size, eval_batch_size=eval_batch_size)
+    timing = Timing(threads=threads, rounds=rounds, budget_seconds=budget_seconds, warmup=warmup)
     if meter is not None:
         read_joules(meter)
     image_size = _image_size(image_size, data)
@@ -157,14 +129,16 @@ def measure(
             info |= _add_accuracy(rows, candidates, data, split, eval_batch_size, on_progress)
         images = input_spec(model, image_size).random(batch_size, torch.Generator().manual_seed(0))
         images = images.to(resolved_device, resolved_dtype if images.is_floating_point() else None)
-        rounds = rounds or (_ROUNDS if budget_seconds is None else _FEWEST_ROUNDS)
-        conditions = _Conditions(images, threads, rounds, budget_seconds, warmup, through)
+        calls = {candidate.name: partial(_timed(candidate, through), images) for candidate in candidates}
         if latency:
-            info |= _add_latency(rows, candidates, conditions, on_progress)
+            latencies, circumstances = timing.latencies(calls, on_progress, images.device)
+            info |= circumstances | {"latency_of": through}
+            for row in rows:
+                row |= latencies[row["subnet"]]
         if energy:
-            info |= _add_energy(rows, candidates, conditions, meter, on_progress)
+            info |= _add_energy(rows, calls, timing, images, meter, on_progress)
         if memory:
-            _add_memory(rows, candidates, conditions, on_progress)
+            _add_memory(rows, candidates, images, through, on_progress)
         _add_operators(rows, candidates, images[:1])
     info |= {"batch_size": batch_size, "dtype": str(resolved_dtype).removeprefix("torch.")}
     info |= {"device": device_name(resolved_device)} | describe_environment()
@@ -210,91 +184,32 @@ def _add_accuracy(
     return {"data": data.name, "split": used, "images": done}
 
 
-def _add_latency(
-    rows: list[Row], candidates: Sequence[Candidate], conditions: _Conditions, on_progress: Progress
-) -> dict[str, Any]:
-    budget = conditions.budget_seconds
-    started, done, total = time.perf_counter(), 0, conditions.warmup + conditions.rounds
-
-    def on_round(count: int) -> None:
-        nonlocal done
-        done = count
-        fitting = int(done * (budget or 0) / (time.perf_counter() - started))
-        on_progress("latency", done, max(done, total, fitting))
-
-    with using_threads(conditions.threads) as threads, torch.inference_mode():
-        times = interleaved_ms(
-            _passes(candidates, conditions),
-            rounds=conditions.rounds,
-            seconds=budget or 0,
-            warmup=conditions.warmup,
-            device=conditions.images.device,
-            on_round=on_round,
-        )
-    for row in rows:
-        row |= summarise_ms(times[row["subnet"]])
-    info = {"threads": threads, "rounds": done - conditions.warmup, "latency_of": conditions.through}
-    return info if budget is None else info | {"budget_seconds": budget}
-
-
 def _add_energy(
-    rows: list[Row],
-    candidates: Sequence[Candidate],
-    conditions: _Conditions,
-    meter: Meter | None,
-    on_progress: Progress,
+    rows: list[Row], calls: Calls, timing: Timing, images: Tensor, meter: Meter | None, on_progress: Progress
 ) -> dict[str, Any]:
     """Add the energy of an image to every row, or to none and say why."""
-    images, blocks = conditions.images, 4
-    try:
-        meter = meter or usual_meter(images.device)
-        with using_threads(conditions.threads), torch.inference_mode():
-            used_mj = interleaved_mj(
-                _passes(candidates, conditions),
-                meter,
-                seconds=max(_ENERGY_SECONDS, (conditions.budget_seconds or 0) / len(candidates)),
-                blocks=blocks,
-                device=images.device,
-                on_block=lambda done: on_progress("energy", done, blocks),
-            )
-    except EnergyError as error:
-        return {"no_energy": str(error)}
-    for row in rows:
+    used_mj, info = timing.energies(calls, meter, on_progress, images.device)
+    for row in rows if used_mj else ():
         row["energy_mj"] = used_mj[row["subnet"]] / len(images)
-    return {"energy_of": getattr(meter, "__name__", type(meter).__name__)}
-
-
-def _passes(candidates: Sequence[Candidate], conditions: _Conditions) -> dict[str, Callable[[], Tensor]]:
-    return {candidate.name: partial(conditions.passes(candidate), conditions.images) for candidate in candidates}
+    return info
 
 
 def _add_memory(
-    rows: list[Row], candidates: Sequence[Candidate], conditions: _Conditions, on_progress: Progress
+    rows: list[Row], candidates: Sequence[Candidate], images: Tensor, through: str, on_progress: Progress
 ) -> None:
     for done, (row, candidate) in enumerate(zip(rows, candidates, strict=True), start=1):
-        held = candidate.network if conditions.through == "extracted" else candidate.model
-        row["peak_memory_mb"] = peak_memory_mb(held, conditions.images, conditions.passes(candidate))
+        held = candidate.network if through == "extracted" else candidate.model
+        row["peak_memory_mb"] = peak_memory_mb(held, images, _timed(candidate, through))
         on_progress("memory", done, len(candidates))
+
+
+def _timed(candidate: Candidate, through: str) -> Callable[[Tensor], Tensor]:
+    return candidate.network if through == "extracted" else candidate.run
 
 
 def _add_operators(rows: list[Row], candidates: Sequence[Candidate], image: Tensor) -> None:
     for row, candidate in zip(rows, candidates, strict=True):
         row["operators"] = count_operators(partial(candidate.run, image)).total()
-
-
-def at_least_one(**options: int | None) -> None:
-    for name, value in options.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: allowed are whole numbers from 1 on")
-
-
-def _refuse_budget(budget_seconds: float | None, rounds: int | None) -> None:
-    if budget_seconds is None:
-        return
-    if not math.isfinite(budget_seconds) or budget_seconds <= 0:
-        raise ValueError(f"budget_seconds={budget_seconds}: allowed is a number of seconds above 0")
-    if rounds is not None:
-        raise ValueError(f"rounds={rounds} and budget_seconds={budget_seconds:g}: give one of them")
 
 
 def _image_size(image_size: int | None, data: ImageData | None) -> int:
