@@ -156,6 +156,25 @@ def test_int8_answers_as_float32_and_is_small(trained, digits, tmp_path, name):
     assert table.rows[0]["acc1"] > 70 and table.rows[1]["acc1"] == pytest.approx(table.rows[0]["acc1"], abs=5)
 
 
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_transformer_in_int8_answers_alone_as_among_others(tmp_path, name):
+    skip_unless_installed(name)
+    torch.manual_seed(0)
+    options = {"img_size": 32, "patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 2, "num_classes": 10}
+    network = pliant.create_model("timm:vit_tiny_patch16_224", **options)
+    torch.nn.init.normal_(network.get_submodule("head").weight)
+    images = torch.randn(96, 3, 32, 32)
+    how = {"image_size": 32, "calibrate_on": [images], "runtime": name, "tolerance": 0.5}
+    path = pliant.export(network, tmp_path / "net.onnx", **how).path
+    net = pliant.runtime.load(path, runtime=name, threads=1)
+    alone = numpy.concatenate([net(one.numpy()) for one in images.split(1)])
+    numpy.testing.assert_allclose(net(images.numpy()), alone, atol=1e-3)
+    nodes = onnx.load(path).graph.node
+    quantized = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    products = [quantized.issuperset(node.input) for node in nodes if node.op_type == "MatMul"]
+    assert products.count(False) == 4, "two of attention in each of two blocks stay as they are"
+
+
 def test_what_cannot_be_int8_gets_one_line(model, tmp_path):
     images = [torch.randn(8, 3, 16, 16)]
     for path, options, message in [
