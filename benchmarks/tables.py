@@ -218,9 +218,9 @@ def promises(document: Mapping[str, Any]) -> Iterable[str]:
     speeds = [row["speed"] for row in document["rows"]]
     yield (
         f"`{document['model']}`, all depths, batch {document['batch_size']}, {document['threads']} threads, "
-        f"{document['image_size']} pixels, {document['rounds']} rounds. The chosen sub-network and all better ones were "
-        "measured again for every budget, with the smallest one beside them as a yardstick: by it, the machine took "
-        f"{min(speeds):.2f} to {max(speeds):.2f} times as long as when the table was made. Missed: budgets that a "
+        f"{document['image_size']} pixels, {document['rounds']} rounds. The chosen sub-network and all better ones "
+        "were measured again for every budget, with the smallest one beside them as a yardstick: by it, the machine "
+        f"took {min(speeds):.2f} to {max(speeds):.2f} times as long as when the table was made. Missed: budgets that a "
         f"better one would have kept by more than {100 * document['limits']['missed_by']:.0f} %, at equal speed."
     )
 
