@@ -99,7 +99,7 @@ def quantize_(path: Path, batches: Sequence[Tensor], metadata: Mapping[str, Any]
     onnx.save(model, path)
 
 
-def _layers_with_weights(graph: onnx.GraphProto) -> dict[str, list[str]]:
+def _layers_with_weights(graph: onnx.GraphProto) -> dict[str, Any]:
     """Return what limits the quantizer to layers that have weights; empty for a network without layer norms."""
     if all(node.op_type != "LayerNormalization" for node in graph.node):
         return {}
