@@ -15,6 +15,8 @@ from transformers.models.auto.modeling_auto import (
     AutoModelForSequenceClassification,
 )
 
+from pliant.core.errors import first_line
+
 __all__ = ["create", "options_of"]
 
 
@@ -51,7 +53,7 @@ def create(
     try:
         return kind.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
     except OSError as error:
-        raise ValueError(f"transformers:{name}: {_first_line(error)}") from None
+        raise ValueError(f"transformers:{name}: {first_line(error)}") from None
 
 
 def options_of(model: PreTrainedModel) -> dict[str, Any]:
@@ -78,7 +80,7 @@ def _stored_config(name: str, options: dict[str, Any]) -> PreTrainedConfig:
     try:
         read: Any = AutoConfig.from_pretrained(name, return_unused_kwargs=True, **options)
     except (OSError, ValueError) as error:
-        raise ValueError(f"transformers:{name}: {_first_line(error)}") from None
+        raise ValueError(f"transformers:{name}: {first_line(error)}") from None
     config, unused = read
     _check_entries(name, config, unused)
     return config
@@ -111,7 +113,3 @@ def _usual_class(config: PreTrainedConfig, name: str) -> type[PreTrainedModel]:
             kind = mapping[type(config)]
             return kind[0] if isinstance(kind, tuple) else kind
     raise ValueError(f"transformers:{name}: no classifier and no language model of this type; give architecture=")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

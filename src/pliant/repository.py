@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from pliant.core.errors import first_line
 from pliant.core.weights import CheckpointError
 
 __all__ = ["fetch", "is_repository", "repository_id", "upload"]
@@ -71,7 +72,7 @@ def fetch(name: str | os.PathLike[str], file: str, revision: str | None = None) 
     except errors.EntryNotFoundError:
         reason = f"the repository has no {file}; expected one that `pliant push` filled"
     except OSError as error:
-        reason = _first_line(error)
+        reason = first_line(error)
     raise CheckpointError(f"{of}: {reason}")
 
 
@@ -107,9 +108,5 @@ def upload(folder: Path, name: str, files: Sequence[str], *, private: bool = Fal
         )
     # The client raises OSErrors, and what its HTTP library does; which library that is differs between versions.
     except HfHubHTTPError.__bases__ as error:  # type: ignore[misc]
-        raise ValueError(f"{repository}: the push failed ({_first_line(error)})") from None
+        raise ValueError(f"{repository}: the push failed ({first_line(error)})") from None
     return str(address)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

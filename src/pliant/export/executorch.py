@@ -11,7 +11,8 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from pliant.export.verify import ExportError, first_line
+from pliant.core.errors import first_line
+from pliant.export.verify import ExportError
 from pliant.runtime.archive import METADATA_METHOD
 
 __all__ = ["write_executorch"]

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pliant.core.errors import first_line
 from pliant.core.inputs import InputSpec
 from pliant.export.onnx import properties_of
-from pliant.export.verify import ExportError, first_line
+from pliant.export.verify import ExportError
 from pliant.runtime.runtimes import Runtime
 
 if TYPE_CHECKING:

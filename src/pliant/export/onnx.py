@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import ExportedProgram
 
-from pliant.export.verify import ExportError, first_line
+from pliant.core.errors import first_line
+from pliant.export.verify import ExportError
 from pliant.runtime.session import OUTPUT, TEXTS, said_by
 
 if TYPE_CHECKING:

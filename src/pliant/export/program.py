@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from pliant.core.errors import first_line
 from pliant.core.inputs import InputSpec
 from pliant.exits.modules import EarlyExit
-from pliant.export.verify import ExportError, first_line
+from pliant.export.verify import ExportError
 from pliant.runtime.archive import METADATA_FILE
 
 __all__ = ["trace", "write_program"]

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pliant.core.errors import first_line
 from pliant.core.inputs import InputSpec
 from pliant.runtime import ExportedFile, load
 from pliant.runtime.runtimes import Runtime
 
-__all__ = ["TRIED_BATCHES", "ExportError", "first_line", "largest_difference", "reopened", "runs", "tried"]
+__all__ = ["TRIED_BATCHES", "ExportError", "largest_difference", "reopened", "runs", "tried"]
 
 # Two batch sizes show that the batch is dynamic; one of them is 1, which tracers like to treat as a constant.
 TRIED_BATCHES = (1, 3)
@@ -22,11 +23,6 @@ TRIED_BATCHES = (1, 3)
 
 class ExportError(ValueError):
     """An exported file could not be made, or does not compute what the network computes."""
-
-
-def first_line(error: Exception) -> str:
-    """The first line that says something, of errors that explain themselves at length."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def reopened(written: Path, runtime: Runtime) -> ExportedFile:

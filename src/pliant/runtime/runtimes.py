@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
+from pliant.core.errors import first_line
 from pliant.runtime.archive import read_archive
 from pliant.runtime.session import Session
 
@@ -58,8 +59,7 @@ class Runtime:
         try:
             return import_module(f"pliant.runtime.by_{self.name}").open_file(path, threads, **options)
         except Exception as error:
-            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise ValueError(f"{path}: {self.title} does not load it: {reason}") from error
+            raise ValueError(f"{path}: {self.title} does not load it: {first_line(error)}") from error
 
 
 # Of several that run the same files, the first is the one that nobody has to name.
