@@ -16,12 +16,18 @@ import pliant.runtime
 from pliant.data import load_data
 from pliant.export import ExportError, read_metadata
 from pliant.models.resnet import CifarResNet
+from pliant.runtime.memory import file_memory_mb, why_no_memory
 from pliant.runtime.runtimes import RUNTIMES
 
 INFO = {"class_names": [str(digit) for digit in range(10)], "mean": [0.5] * 3, "std": [0.25] * 3}
 IMAGES = numpy.random.default_rng(0).standard_normal((3, 3, 16, 16), dtype=numpy.float32)
 SLOW = ("aotinductor", "executorch")
 EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in RUNTIMES]
+
+
+def skip_where_no_memory_is_read() -> None:
+    if why := why_no_memory():
+        pytest.skip(why)
 
 
 def skip_unless_installed(name: str) -> None:
@@ -66,6 +72,23 @@ def test_a_switchable_file_in_each_that_switches(model, switchable, name):
         with torch.no_grad():
             expected = model(torch.from_numpy(IMAGES), subnet=subnet)
         numpy.testing.assert_allclose(net(IMAGES, subnet), expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_file_that_takes_so_many_at_once_says_so(model, digits, tmp_path):
+    skip_unless_installed("executorch")
+    report = pliant.export(model, tmp_path / "net.pte", subnet="TTT", image_size=16, info=INFO)
+    assert report.most == 8 and "for up to 8 3x16x16 images" in str(report)
+    net = pliant.runtime.load(report.path, threads=1)
+    many = numpy.random.default_rng(0).standard_normal((9, 3, 16, 16), dtype=numpy.float32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(many), subnet="TTT").numpy()
+    numpy.testing.assert_allclose(net(many[:8]), expected[:8], rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="got 9 at once, and the file takes 8 at most"):
+        net(many)
+    assert pliant.measure_file(report.path, digits, threads=1, rounds=1, memory=False).rows[0]["acc1"] >= 0
+    fixed = pliant.export(model, tmp_path / "fixed.pte", subnet="TTT", image_size=16, batch=9).path
+    numpy.testing.assert_allclose(pliant.runtime.load(fixed)(many), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_openvino_runs_the_largest_first_where_there_are_more_images_than_before(switchable, monkeypatch):
@@ -131,14 +154,15 @@ def test_what_does_not_fit_gets_one_line(model, tmp_path, path, options, message
     assert "\n" not in str(failure.value)
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", [one for one in EACH if RUNTIMES[one.values[0]].quantized])
 def test_int8_answers_as_float32_and_is_small(trained, digits, tmp_path, name):
     skip_unless_installed(name)
+    ending = RUNTIMES[name].ending
     images = [batch for batch, _ in digits.as_trained_on(**INFO).train.batches(64)][:4]
-    plain = pliant.export(trained, tmp_path / "plain.onnx", subnet="TTT", image_size=16, info=INFO)
+    plain = pliant.export(trained, tmp_path / f"plain{ending}", subnet="TTT", image_size=16, info=INFO, runtime=name)
     small = pliant.export(
         trained,
-        tmp_path / "small.onnx",
+        tmp_path / f"small{ending}",
         subnet="TTT",
         image_size=16,
         info=INFO | {"acc1": 99.0},
@@ -147,11 +171,13 @@ def test_int8_answers_as_float32_and_is_small(trained, digits, tmp_path, name):
     )
     assert small.size_mb < 0.4 * plain.size_mb and small.precision == "int8" and small.calibrated_on == 256
     assert small.difference <= 0.1 and "256 calibration images" in str(small)
-    operators = {node.op_type for node in onnx.load(small.path).graph.node}
-    assert {"QuantizeLinear", "DequantizeLinear"} <= operators
+    if ending == ".onnx":
+        operators = {node.op_type for node in onnx.load(small.path).graph.node}
+        assert {"QuantizeLinear", "DequantizeLinear"} <= operators
     said = read_metadata(small.path)
     assert said["subnet"] == "TTT" and said["precision"] == "int8" and "acc1" not in said
-    table = pliant.measure_file(plain.path, digits, beside=[small.path], runtime=name, threads=1, rounds=2)
+    how = {"runtime": name, "threads": 1, "rounds": 2, "memory": False}
+    table = pliant.measure_file(plain.path, digits, beside=[small.path], **how)
     assert [row["precision"] for row in table.rows] == ["float32", "int8"]
     assert table.rows[0]["acc1"] > 70 and table.rows[1]["acc1"] == pytest.approx(table.rows[0]["acc1"], abs=5)
 
@@ -179,7 +205,7 @@ def test_what_cannot_be_int8_gets_one_line(model, tmp_path):
     images = [torch.randn(8, 3, 16, 16)]
     for path, options, message in [
         ("net.onnx", {"calibrate_on": images, "switchable": "fast"}, "quantizer does not enter conditions"),
-        ("net.pt2", {"calibrate_on": images}, "int8 files have to be ONNX"),
+        ("net.pt2", {"calibrate_on": images}, "no int8 files for pytorch; allowed are onnxruntime .*executorch"),
         ("net.onnx", {"calibrate_on": []}, "calibrate_on: got 0 images, expected at least 1"),
         ("net.onnx", {"calibrate_on": images, "batch": 9}, "calibrate_on: got 8 images, expected at least 9"),
         ("net.onnx", {"calibrate_on": [torch.randn(1, 3, 8, 8)]}, "calibrate_on: got images of 3x8x8"),
@@ -210,7 +236,7 @@ def digits():
 
 
 def test_a_file_is_measured_like_a_network(model, switchable, digits):
-    table = pliant.measure_file(switchable, digits, threads=1, rounds=3, energy=False)
+    table = pliant.measure_file(switchable, digits, threads=1, rounds=3, energy=False, memory=False)
     live = pliant.measure(model, digits.as_trained_on(**INFO), latency=False, memory=False)
     assert [row["subnet"] for row in table.rows] == [row["subnet"] for row in live.rows]
     for row, other in zip(table.rows, live.rows, strict=True):
@@ -224,7 +250,7 @@ def test_a_file_is_measured_like_a_network(model, switchable, digits):
 def test_a_static_file_of_fixed_batches_beside_another(model, digits, tmp_path):
     one = pliant.export(model, tmp_path / "one.onnx", subnet="TTT", batch=7, image_size=16, info=INFO).path
     other = pliant.export(model, tmp_path / "other.onnx", subnet="TTT", batch=7, image_size=16, info=INFO).path
-    table = pliant.measure_file(one, digits, beside=[other], threads=1, rounds=2)
+    table = pliant.measure_file(one, digits, beside=[other], threads=1, rounds=2, memory=False)
     assert [row["subnet"] for row in table.rows] == ["TTT", "TTT"] and table.info["batch_size"] == 7
     live = pliant.measure(model, digits.as_trained_on(**INFO), subnets=["TTT"], latency=False, memory=False)
     assert table.rows[0]["acc1"] == table.rows[1]["acc1"] == pytest.approx(live.rows[0]["acc1"], abs=0.3)
@@ -245,4 +271,32 @@ def test_files_that_cannot_be_measured_get_one_line(model, switchable, digits, t
         with pytest.raises(ValueError, match=message) as failure:
             pliant.measure_file(path, data, threads=1, rounds=1)
         assert "\n" not in str(failure.value)
-    assert "acc1" not in pliant.measure_file(plain, threads=1, rounds=1).rows[0]
+    seven = pliant.export(model, tmp_path / "seven.onnx", subnet="TTT", batch=7, image_size=16, info=INFO).path
+    ran: list[str] = []
+    with pytest.raises(ValueError, match=r"got shape \[3, 3, 16, 16\], expected \[7, 3, 16, 16\]"):
+        pliant.measure_file(seven, digits, batch_size=3, rounds=1, on_progress=lambda what, *_: ran.append(what))
+    assert not ran, "nothing is measured in vain"
+    assert "acc1" not in pliant.measure_file(plain, threads=1, rounds=1, memory=False).rows[0]
+
+
+def test_the_memory_of_a_file_is_its_weights_and_a_pass(tmp_path):
+    skip_where_no_memory_is_read()
+    wide = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 30_000, bias=False), torch.nn.Linear(30_000, 2))
+    path = pliant.export(wide, tmp_path / "net.onnx", image_size=8).path
+    one, many = (pliant.measure_file(path, batch_size=batch, rounds=1).rows[0] for batch in (1, 200))
+    assert 23 < one["peak_memory_mb"] < 35, "weights of 23.3 MB, once"
+    assert 23 < many["peak_memory_mb"] - one["peak_memory_mb"] < 50, "199 times 30000 values of 4 bytes"
+
+
+def test_where_memory_cannot_be_read_it_is_absent_and_said(switchable, monkeypatch):
+    monkeypatch.setattr("pliant.runtime.memory._STATUS", Path("/never/status"))
+    table = pliant.measure_file(switchable, threads=1, rounds=1)
+    assert "/never/status" in table.info["no_memory"]
+    assert not any("peak_memory_mb" in row for row in table.rows)
+
+
+def test_a_process_that_fails_gets_one_line(switchable):
+    skip_where_no_memory_is_read()
+    with pytest.raises(ValueError, match="its memory was not measured: ValueError: no sub-network 'QQQ'") as failure:
+        file_memory_mb(switchable, "QQQ")
+    assert "\n" not in str(failure.value)

@@ -138,9 +138,9 @@ def _chosen_policy(path: Path, budget: float | None) -> tuple[ConfidencePolicy |
     if {"gated", "static"} <= keys:
         return "gate", _gate_within(path, budget)
     if "policies" not in keys:
+        policy = ConfidencePolicy.load(path)
         if budget is not None:
             raise ValueError(f"--budget {budget:g}: {path} holds one policy; leave --budget out")
-        policy = ConfidencePolicy.load(path)
         return policy, {} if policy.expected_cost is None else {"gmacs": policy.expected_cost}
     table = PolicyTable.load(path)
     known = {row["budget"]: (policy, row) for policy, row in zip(table.policies, table.rows, strict=True)}

@@ -55,6 +55,7 @@ def measure_exported(
         )
     table.save(table_path(path))
     show(table.rows, as_json=as_json, title=f"{headline(table.info)}, {table.info['runtime']}")
-    if "no_energy" in table.info:
-        note(f"No energy: {table.info['no_energy']}.")
+    for what in ("memory", "energy"):
+        if why := table.info.get(f"no_{what}"):
+            note(f"No {what}: {why}.")
     note(f"Written to {table_path(path)}. Next: pliant pick {path} --latency-ms ...")

@@ -1,27 +1,36 @@
-"""Post-training quantization of an ONNX file to int8, by ONNX Runtime's own tool."""
+"""Post-training quantization to int8: of an ONNX file by ONNX Runtime, of a program for XNNPACK by torchao."""
 
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from pliant.core.errors import first_line
 from pliant.core.inputs import InputSpec
 from pliant.export.onnx import properties_of
 from pliant.export.verify import ExportError
-from pliant.runtime.runtimes import Runtime
+from pliant.runtime.runtimes import RUNTIMES, Runtime
 
 if TYPE_CHECKING:
     import numpy
     import onnx
 
-__all__ = ["INT8_TOLERANCE", "calibration_batches", "quantize_", "refuse_unquantizable", "share_of_other_answers"]
+__all__ = [
+    "INT8_TOLERANCE",
+    "calibration_batches",
+    "quantize_",
+    "quantized",
+    "refuse_unquantizable",
+    "share_of_other_answers",
+]
 
 INT8_TOLERANCE = 0.2
 """Share of the calibration images that an int8 file may answer otherwise; a network that broke answers most so."""
@@ -30,16 +39,19 @@ _BATCH = 32
 
 
 def refuse_unquantizable(target: Path, runtime: Runtime) -> None:
-    """Refuse a file that is not ONNX.
+    """Refuse a file for a runtime that has no int8 files.
 
     Raises:
         ExportError: names what is allowed.
     """
-    if runtime.ending != ".onnx":
-        raise ExportError(f"{target}: int8 files have to be ONNX, for onnxruntime or openvino; name it .onnx")
+    if not runtime.quantized:
+        allowed = ", ".join(f"{one.name} ({one.ending})" for one in RUNTIMES.values() if one.quantized)
+        raise ExportError(f"{target}: there are no int8 files for {runtime.name}; allowed are {allowed}")
 
 
-def calibration_batches(images: Iterable[Tensor], inputs: InputSpec, batch: int | None) -> list[Tensor]:
+def calibration_batches(
+    images: Iterable[Tensor], inputs: InputSpec, batch: int | None, most: int | None = None
+) -> list[Tensor]:
     """Return images in batches that the file takes; what is left of a fixed batch is not used.
 
     Raises:
@@ -49,7 +61,7 @@ def calibration_batches(images: Iterable[Tensor], inputs: InputSpec, batch: int 
     if inputs.vocabulary or together.shape[1:] != inputs.shape:
         shape = "x".join(map(str, together.shape[1:]))
         raise ExportError(f"calibrate_on: got images of {shape}, but the network takes inputs of {inputs.shape}")
-    batches = [one for one in together.split(batch or _BATCH) if len(one) == (batch or max(1, len(one)))]
+    batches = [one for one in together.split(batch or most or _BATCH) if len(one) == (batch or max(1, len(one)))]
     if not batches:
         raise ExportError(f"calibrate_on: got {len(together)} images, expected at least {batch or 1}")
     return batches
@@ -98,6 +110,37 @@ def quantize_(path: Path, batches: Sequence[Tensor], metadata: Mapping[str, Any]
     model.producer_name, model.producer_version = "pliant", str(metadata["pliant_version"])
     onnx.helper.set_model_props(model, properties_of(metadata))
     onnx.save(model, path)
+
+
+def quantized(program: ExportedProgram, batches: Sequence[Tensor]) -> nn.Module:
+    """Return what a program computes in int8, for XNNPACK, with a scale for each channel of a weight.
+
+    Args:
+        program: of a network in eval mode.
+        batches: training images `[batch, *]`, on which the ranges of what layers compute are found.
+
+    Raises:
+        ExportError: torchao cannot quantize the network.
+    """
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (  # type: ignore[import-not-found]
+            XNNPACKQuantizer,
+            get_symmetric_quantization_config,
+        )
+        from torchao.quantization.pt2e.quantize_pt2e import (  # type: ignore[import-not-found]
+            convert_pt2e,
+            prepare_pt2e,
+        )
+
+        try:
+            quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+            observed = prepare_pt2e(program.module(), quantizer)
+            for images in batches:
+                observed(images)
+            return convert_pt2e(observed)
+        except Exception as error:
+            raise ExportError(f"torchao cannot quantize this network: {first_line(error)}") from error
 
 
 def _layers_with_weights(graph: onnx.GraphProto) -> dict[str, Any]:

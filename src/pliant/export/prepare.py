@@ -66,6 +66,11 @@ class Order:
         if missing := self.runtime.missing():
             raise ExportError(missing)
 
+    @property
+    def most(self) -> int | None:
+        """How many inputs the file takes at once, where that is limited and not fixed."""
+        return self.runtime.most if self.batch is None else None
+
     def inputs(self, network: nn.Module) -> InputSpec:
         """Return what a network takes: of the size as asked, as trained, as usual.
 
@@ -81,7 +86,12 @@ class Order:
     def done(self, inputs: InputSpec, *, difference: float, runtime: str, **kind: Any) -> ExportReport:
         """Report on the file, which is in its place; `kind` is what is special about it."""
         common = {"path": self.target, "format": self.runtime.format, "input_shape": inputs.shape}
-        common |= {"batch": self.batch, "size_mb": self.target.stat().st_size / 1e6, "runtime": runtime}
+        common |= {
+            "batch": self.batch,
+            "most": self.most,
+            "size_mb": self.target.stat().st_size / 1e6,
+            "runtime": runtime,
+        }
         seconds = time.perf_counter() - self.started
         return ExportReport(**common | kind, difference=difference, tolerance=self.tolerance, seconds=seconds)
 
@@ -115,7 +125,9 @@ def for_inference(model: _Model) -> _Model:
     return copied.eval().requires_grad_(False)
 
 
-def describe(inputs: InputSpec, batch: int | None, info: Mapping[str, Any]) -> dict[str, Any]:
+def describe(
+    inputs: InputSpec, batch: int | None, info: Mapping[str, Any], *, most: int | None = None
+) -> dict[str, Any]:
     """Return what a file says about itself: versions, inputs, and what of `info` belongs into it."""
     from pliant import __version__
 
@@ -126,6 +138,8 @@ def describe(inputs: InputSpec, batch: int | None, info: Mapping[str, Any]) -> d
         metadata |= {"image_size": inputs.shape[-1], "channels": inputs.shape[0]}
     if batch is not None:
         metadata["batch"] = batch
+    elif most is not None:
+        metadata["most"] = most
     for key in _DESCRIBED:
         if info.get(key) is not None:
             value = info[key]

@@ -21,7 +21,9 @@ from pliant.runtime.archive import METADATA_FILE
 __all__ = ["trace", "write_program"]
 
 
-def trace(network: nn.Module, inputs: InputSpec, batch: int | None, name: str = "") -> ExportedProgram:
+def trace(
+    network: nn.Module, inputs: InputSpec, batch: int | None, name: str = "", *, most: int | None = None
+) -> ExportedProgram:
     """Trace a network in eval mode on the CPU.
 
     Args:
@@ -29,13 +31,14 @@ def trace(network: nn.Module, inputs: InputSpec, batch: int | None, name: str = 
         inputs: what it takes.
         batch: a fixed batch size; none = any.
         name: what errors call the network; empty = as its class.
+        most: inputs at once that any is meant to be; none = there is no limit.
 
     Raises:
         ExportError: PyTorch cannot trace the network.
     """
     # An example batch of 1 would be taken as a constant by the tracer.
     example = inputs.random(batch or 2)
-    shapes = None if batch else _any_batch(network)
+    shapes = None if batch else _any_batch(network, most)
     try:
         # A pass that ends early leaves by an exception, which the tracer that runs Python loses its place over.
         ends_early = any(isinstance(module, EarlyExit) for module in network.modules())
@@ -50,9 +53,9 @@ def trace(network: nn.Module, inputs: InputSpec, batch: int | None, name: str = 
     return program
 
 
-def _any_batch(network: nn.Module) -> Any:
+def _any_batch(network: nn.Module, most: int | None) -> Any:
     """Say that the first dimension of the one input is open, in the form that the network's forward asks for."""
-    first = {0: Dim("batch", min=1)}
+    first = {0: Dim("batch", min=1, max=most)}
     parameter = next(iter(inspect.signature(network.forward).parameters.values()))
     return ((first,),) if parameter.kind is parameter.VAR_POSITIONAL else (first,)
 

@@ -26,6 +26,7 @@ class ExportReport:
             of the model.
         input_shape: `(channels, height, width)` of an image that the file takes, or `(tokens,)`.
         batch: the fixed batch size; none = any.
+        most: inputs that it takes at once at most, where any is; none = there is no limit.
         size_mb: length of the file, 10^6 bytes.
         runtime: name and version of what ran the file.
         difference: largest difference from eager PyTorch, as `largest_difference` gives it; of all paths. Of an int8
@@ -44,6 +45,7 @@ class ExportReport:
     recalibrated_on: int | None = None
     input_shape: tuple[int, ...]
     batch: int | None
+    most: int | None = None
     size_mb: float
     runtime: str
     difference: float
@@ -65,7 +67,7 @@ class ExportReport:
             what = f"what the gate chooses of {', '.join(self.subnets)}"
         elif self.subnets:
             what = f"the first sure answer of {', '.join(self.subnets)}"
-        batch = "any number of" if self.batch is None else f"batches of {self.batch}"
+        batch = f"batches of {self.batch}" if self.batch else f"up to {self.most}" if self.most else "any number of"
         anew = f", norm statistics from {self.recalibrated_on} training images" if self.recalibrated_on else ""
         every = " on every path" if self.subnets else ""
         file = f"{self.path}: {what} as {self.format}, {self.size_mb:.2f} MB, for {batch} {inputs}{anew}"

@@ -22,6 +22,7 @@ from pliant.export.int8 import (
     INT8_TOLERANCE,
     calibration_batches,
     quantize_,
+    quantized,
     refuse_unquantizable,
     share_of_other_answers,
 )
@@ -107,8 +108,8 @@ def export(
         recalibrate_on: training images in batches, varied as in the training, from which the norm statistics of a
             sub-network that was not trained are taken anew, as `pliant.recalibrated` does; a trained one keeps
             its own. None = all as in the model.
-        calibrate_on: training images in batches, as at inference, on which the file is quantized to int8; ONNX only,
-            and one sub-network. None = float32.
+        calibrate_on: training images in batches, as at inference, on which the file is quantized to int8; for ONNX
+            Runtime, OpenVINO and ExecuTorch, and of one sub-network. None = float32.
         info: what to write into the file beside versions, sub-network and image size, such as
             `class_names`, `mean`, `std`, `gmacs` (keys that are not described there are ignored). For a switchable
             file also `table`, rows of a `Table`, and `measured`, under which circumstances.
@@ -165,25 +166,28 @@ def _export_one(
         recalibrated_on = recalibrate_(network, (images.to("cpu", torch.float32) for images in recalibrate_on))
     inputs = order.inputs(model)
     network, eager = _returning_logits(network, eager, inputs)
-    metadata = describe(inputs, order.batch, order.info)
+    metadata = describe(inputs, order.batch, order.info, most=order.most)
     if chosen is not None:
         metadata["subnet"] = chosen
     if recalibrated_on is not None:
         metadata["recalibrated_on"] = recalibrated_on
     images = []
     if calibrate_on is not None:
-        images = calibration_batches(calibrate_on, inputs, order.batch)
+        images = calibration_batches(calibrate_on, inputs, order.batch, order.most)
         # An accuracy that is known is that of the network in float32.
         metadata = {key: value for key, value in metadata.items() if key != "acc1"}
         metadata |= {"precision": "int8", "calibrated_on": sum(map(len, images))}
-    program = trace(network, inputs, order.batch)
+    program = trace(network, inputs, order.batch, most=order.most)
+    of_onnx = order.runtime.ending == ".onnx"
+    if images and not of_onnx:
+        program = trace(quantized(program, images), inputs, order.batch, most=order.most)
     with beside(order.target) as written:
         _WRITERS[order.runtime.name](program, written, metadata)
-        if images:
+        if images and of_onnx:
             quantize_(written, images, metadata)
         file = reopened(written, order.runtime)
         version = file.session.version
-        difference = _difference(eager, file, inputs, order.batch, images)
+        difference = _difference(eager, file, inputs, order, images)
         if not difference <= order.tolerance:
             name = f"{role} {chosen}" if chosen else role
             how = f"{difference:.2e} in {version} (allowed: {order.tolerance:.0e})"
@@ -206,13 +210,12 @@ def _export_one(
     )
 
 
-def _difference(
-    eager: Eager, file: ExportedFile, inputs: InputSpec, batch: int | None, images: Sequence[Tensor]
-) -> float:
+def _difference(eager: Eager, file: ExportedFile, inputs: InputSpec, order: Order, images: Sequence[Tensor]) -> float:
     """Return how far a file is from PyTorch; of an int8 file, on the images it was calibrated on."""
     if images:
         return share_of_other_answers(eager, runs(file), images)
-    return largest_difference(eager, runs(file), inputs, (batch,) if batch else TRIED_BATCHES)
+    batches = (order.batch,) if order.batch else (*TRIED_BATCHES, *([order.most] if order.most else []))
+    return largest_difference(eager, runs(file), inputs, batches)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:

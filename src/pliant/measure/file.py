@@ -20,6 +20,7 @@ from pliant.measure.run import split_of
 from pliant.measure.table import Table
 from pliant.measure.timing import Progress, Timing, at_least_one
 from pliant.runtime import ExportedFile, load
+from pliant.runtime.memory import file_memory_mb, why_no_memory
 
 if TYPE_CHECKING:
     from pliant.data import ImageData
@@ -44,11 +45,12 @@ def measure_file(
     rounds: int | None = None,
     budget_seconds: float | None = None,
     warmup: int = 3,
+    memory: bool = True,
     energy: bool = True,
     meter: Meter | None = None,
     on_progress: Progress = lambda what, done, total: None,
 ) -> Table:
-    """Measure accuracy, latency and energy of a file that `export` wrote: a row for each sub-network it has.
+    """Measure accuracy, latency, memory and energy of a file that `export` wrote: a row for each sub-network it has.
 
     Args:
         path: the file.
@@ -61,14 +63,16 @@ def measure_file(
         rounds: times each sub-network is timed; none = 100, or as many as fit.
         budget_seconds: see `measure`.
         warmup: rounds before that, not recorded.
+        memory: measure peak memory where it can be read (Linux); where not, `no_memory` in the table's `info` says
+            why. A process for each sub-network loads the file and runs it.
         energy: see `measure`; that of processors.
         meter: see `measure`.
         on_progress: called with what is being measured, how much is done, of how much.
 
     Returns:
         A table whose rows have what the file says of `gmacs` and `params_m`, and `acc1`, `acc5`, `latency_ms`
-        with its percentiles, `energy_mj` of an image where it can be read, `file_mb` (10^6 bytes, of the whole file)
-        and `precision`.
+        with its percentiles, `peak_memory_mb` (`pliant.runtime.memory`), `energy_mj` of an image where it can be
+        read, `file_mb` (10^6 bytes, of the whole file) and `precision`.
 
     Raises:
         ValueError: no such file or runtime, a file that `pliant` did not write or that does not say what accuracy
@@ -83,13 +87,15 @@ def measure_file(
         rows = [_described(one, file, subnet) for one, file in files.items() for subnet in file.subnets]
         first = files[Path(path)].info
         info: dict[str, Any] = {"model": first.get("model") or Path(path).name, "image_size": _size(first)}
-        if data is not None:
-            info |= _add_accuracy(rows, files, data, split, on_progress)
         batch = batch_size or first.get("batch") or 1
         calls = _calls(files, batch)
+        if data is not None:
+            info |= _add_accuracy(rows, files, data, split, on_progress)
         latencies, circumstances = timing.latencies(calls, on_progress)
         used_mj, said = timing.energies(calls, meter, on_progress) if energy else ({}, {})
         info |= circumstances | said
+        if memory:
+            info |= _add_memory(rows, files, runtime, batch, used, on_progress)
         for name, row in zip(calls, rows, strict=True):
             row |= latencies[name] | ({"energy_mj": used_mj[name] / batch} if used_mj else {})
     versions = sorted({file.session.version for file in files.values()})
@@ -132,12 +138,12 @@ def _as_file_says(path: Path, info: Mapping[str, Any], data: ImageData) -> Image
 
 
 def _in_batches(file: ExportedFile, subnet: str) -> Callable[[Tensor], Tensor]:
-    """Return what runs a sub-network on any number of images, also where the file fixes how many it takes."""
-    fixed = file.info.get("batch")
+    """Return what runs a sub-network on any number of images, also where the file fixes or limits how many it takes."""
+    fixed, most = file.info.get("batch"), file.info.get("most")
 
     def run(images: Tensor) -> Tensor:
         answers = []
-        for part in images.split(fixed or len(images)):
+        for part in images.split(fixed or most or len(images)):
             filled = torch.cat([part, part[:1].expand((fixed or len(part)) - len(part), *part.shape[1:])])
             answers.append(torch.from_numpy(file(filled.numpy(), subnet))[: len(part)])
         return torch.cat(answers)
@@ -165,11 +171,30 @@ def _add_accuracy(
     return {"data": data.name, "split": part, "images": len(used.labels)}
 
 
+def _add_memory(
+    rows: Sequence[dict[str, Any]],
+    files: Mapping[Path, ExportedFile],
+    runtime: str | None,
+    batch_size: int,
+    threads: int,
+    on_progress: Progress,
+) -> dict[str, Any]:
+    """Measure the memory of each sub-network, or return why it cannot be."""
+    if why := why_no_memory():
+        return {"no_memory": why}
+    owners = [(path, subnet) for path, file in files.items() for subnet in file.subnets]
+    for done, (row, (path, subnet)) in enumerate(zip(rows, owners, strict=True), start=1):
+        row["peak_memory_mb"] = file_memory_mb(path, subnet, runtime=runtime, batch_size=batch_size, threads=threads)
+        on_progress("memory", done, len(rows))
+    return {}
+
+
 def _calls(files: Mapping[Path, ExportedFile], batch_size: int) -> dict[str, Callable[[], object]]:
-    """Return what is timed, by file and sub-network."""
+    """Return what is timed, by file and sub-network; refuses batches that a file does not take."""
     calls: dict[str, Callable[[], object]] = {}
     for path, file in files.items():
         example = _inputs_of(file.info).random(batch_size, torch.Generator().manual_seed(0))
+        file.check(example.numpy())
         calls |= {f"{path} {subnet}": partial(file, example.numpy(), subnet) for subnet in file.subnets}
     return calls
 

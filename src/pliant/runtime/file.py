@@ -89,6 +89,15 @@ class ExportedFile:
         switch = self._switches.get(self.subnets[-1] if subnet is None else subnet)
         if switch is None:
             raise ValueError(f"no sub-network {subnet!r}: allowed are {', '.join(self.subnets)}")
+        self.check(inputs)
+        return self.session.run(inputs, switch)
+
+    def check(self, inputs: numpy.ndarray) -> None:
+        """Refuse inputs that the file does not take.
+
+        Raises:
+            ValueError: they have another type or shape, or are too many at once.
+        """
         dtype, shape = getattr(inputs, "dtype", type(inputs).__name__), getattr(inputs, "shape", None)
         if shape is None or dtype != self._dtype:
             raise ValueError(f"inputs: got {dtype}, expected a NumPy array of {self._dtype}")
@@ -96,7 +105,15 @@ class ExportedFile:
             isinstance(wanted, int) and wanted != size for size, wanted in zip(shape, self._shape, strict=True)
         ):
             raise ValueError(f"inputs: got shape {_text(shape)}, expected {_text(self._shape)}")
-        return self.session.run(inputs, switch)
+        most = self.info.get("most")
+        if most is not None and shape[0] > most:
+            raise ValueError(f"inputs: got {shape[0]} at once, and the file takes {most} at most; split them")
+
+    def zeros(self, batch_size: int = 1) -> numpy.ndarray:
+        """Return inputs of the shape and type that the file takes; of what fixes its batch size, as many as that."""
+        import numpy
+
+        return numpy.zeros([size if isinstance(size, int) else batch_size for size in self._shape], self._dtype)
 
     def pick(self, **budget: Unpack[Budget]) -> dict[str, Any]:
         """Return the row of the best sub-network for a budget, as `Table.pick` does; its `subnet` is what to call with.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from zipfile import is_zipfile
 
@@ -28,6 +29,8 @@ class Runtime:
         package: what has to be installed.
         extra: of pliant, which brings the package; empty where it comes with pliant.
         switches: whether it runs files whose sub-network is an input.
+        quantized: whether there are int8 files for it.
+        most: inputs that a file takes at once which was written for any number of them; none = there is no limit.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Runtime:
     package: str
     extra: str = ""
     switches: bool = False
+    quantized: bool = False
+    most: int | None = None
 
     def missing(self) -> str:
         """Return a line that says what to install; empty if all is here."""
@@ -48,6 +53,10 @@ class Runtime:
         lacks = f"{self.title} needs the package {self.package}, which is not installed: pip install {brings}"
         return "" if found else lacks
 
+    def module(self) -> ModuleType:
+        """Import the module of this room that knows the runtime, and with it the runtime's library."""
+        return import_module(f"pliant.runtime.by_{self.name}")
+
     def open(self, path: Path, threads: int | None, **options: Any) -> Session:
         """Load a file.
 
@@ -57,7 +66,7 @@ class Runtime:
         if lacks := self.missing():
             raise ValueError(lacks)
         try:
-            return import_module(f"pliant.runtime.by_{self.name}").open_file(path, threads, **options)
+            return self.module().open_file(path, threads, **options)
         except Exception as error:
             raise ValueError(f"{path}: {self.title} does not load it: {first_line(error)}") from error
 
@@ -73,6 +82,7 @@ RUNTIMES = {
             format="ONNX",
             package="onnxruntime",
             switches=True,
+            quantized=True,
         ),
         Runtime(
             name="openvino",
@@ -82,6 +92,7 @@ RUNTIMES = {
             package="openvino",
             extra="openvino",
             switches=True,
+            quantized=True,
         ),
         Runtime(name="pytorch", title="PyTorch", ending=".pt2", format="PyTorch program", package="torch"),
         Runtime(name="aotinductor", title="AOTInductor", ending=".pt2", format="AOTInductor package", package="torch"),
@@ -92,6 +103,8 @@ RUNTIMES = {
             format="ExecuTorch program",
             package="executorch",
             extra="executorch",
+            quantized=True,
+            most=8,  # memory is set aside for them; at 16 PyTorch takes other convolutions, and the trace ends there
         ),
     )
 }
