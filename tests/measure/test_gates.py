@@ -100,6 +100,21 @@ def test_examples_are_the_first_images_of_each_route(model, data, table):
     assert {"label", "predicted", "certainty", "png"} < set(table.examples[0])
 
 
+def test_where_a_gate_sends_all_one_way_the_middle_budget_tells_of_classes_and_images(model, data, table) -> None:
+    assert "shown_budget" not in table.info and table.shown == table.gated
+    narrow = deepcopy(model)
+    gate_of(narrow).offsets.copy_(torch.tensor([100.0, 0.0, 0.0]))
+    found = measure_gate(narrow, data, budgets=3, rounds=0)
+    middle = found.budgets[1]
+    assert max(found.gated["shares"].values()) == 1 > max(middle["shares"].values())
+    assert found.info["shown_budget"] == middle["budget"] and found.shown == middle
+    taken = {route for route, share in middle["shares"].items() if share}
+    assert {one["subnet"] for one in found.examples} == taken
+    together = {route: sum(10 * row["shares"][route] for row in found.classes) / 30 for route in middle["shares"]}
+    assert together == pytest.approx(middle["shares"])
+    assert measure_gate(narrow, data, budgets=0, rounds=0).shown["shares"] == found.gated["shares"]
+
+
 def test_it_is_saved_and_loaded(table, tmp_path):
     table.save(tmp_path / "gate.json")
     assert GateTable.load(tmp_path / "gate.json") == table
@@ -182,6 +197,16 @@ def test_the_width_of_equal_accuracy_lies_between_its_neighbours():
     }
     exactly = equal_accuracy(row("gate", 4, 90), WIDTHS)
     assert exactly and (exactly["between"], exactly["share"], exactly["gmacs_ratio"]) == (["a", "b"], 1, 2)
+
+
+def test_widths_that_a_coin_between_two_others_beats_are_left_out():
+    # Halfway between a and c a coin is right for 85 % and costs 2, which b costs too and is right for 82 %.
+    widths = [row("a", 1, 80, 1), row("b", 2, 82, 2), row("c", 3, 90, 5), row("d", 4, 89, 6)]
+    found = equal_accuracy(row("gate", 1.8, 85, 3), widths)
+    assert found and found["between"] == ["a", "c"] and found["gmacs_ratio"] == pytest.approx(0.9)
+    assert GateTable(gated={}, static=widths, classes=[], info={}).front == [widths[0], widths[2]]
+    even = [row(name, cost, 80 + cost / 10, 1) for name, cost in (("a", 0.1), ("b", 0.2), ("c", 0.3))]
+    assert GateTable(gated={}, static=even, classes=[], info={}).front == even
 
 
 def test_beyond_all_widths_there_is_none_and_below_them_the_cheapest():

@@ -17,7 +17,7 @@ from .test_policies import charts, png
 
 WRITE_PNG = page.write_png
 ROUTES = ("width=0.25", "width=0.25/0.5/0.5", "width=0.25/1.0/1.0")
-CHARTS = ("gate-over-macs", "gate-over-latency", "gate-shares")
+CHARTS = ("gate-over-macs", "gate-over-latency", "gate-budgets", "gate-shares")
 SECTIONS = ["What the gate buys", "Which images go which way", "The gate, and every width for all images"]
 
 
@@ -81,9 +81,9 @@ def test_a_file_of_a_gate(tmp_path):
 
 def test_the_table_has_the_gate_and_every_width(tmp_path):
     rows = written(tmp_path, made_up()).table()
-    assert rows[0] == ["gate chooses", "91.00", "20.0", "3.50", "3.00", "4.00", "0.73", ""]
-    assert rows[1] == ["gate ≤ 15.0 with a budget", "87.50", "14.8", "2.50", "3.00", "4.00", "0.79", ""]
-    assert rows[2] == ["width=0.25 all images", "84.00", "10.0", "2.00", "1.50", "2.20", "", "50.0"]
+    assert rows[0] == ["gate chooses", "91.00", "20.0", "3.50", "3.00", "4.00", "0.73"]
+    assert rows[1] == ["gate ≤ 15.0 with a budget", "87.50", "14.8", "2.50", "3.00", "4.00", "0.79"]
+    assert rows[2] == ["width=0.25 all images", "84.00", "10.0", "2.00", "1.50", "2.20", ""]
     assert len(rows) == 6 and rows[5][-1] == ""
 
 
@@ -111,6 +111,27 @@ def test_bars_of_classes_begin_with_the_one_that_goes_narrowest(tmp_path):
     shares = re.findall(r"<title>(\S+): (\S+) % of the images</title>", drawn)
     assert shares == [("0.25", "100.0"), ("0.25", "50.0"), ("0.25/1.0/1.0", "50.0"), ("0.25/1.0/1.0", "100.0")]
     assert ">90.2</text>" in drawn and "top-1, %" in drawn
+
+
+def test_bars_of_budgets_begin_with_the_gate_as_it_is(tmp_path):
+    drawn = charts(written(tmp_path, made_up()))["Which way the images go"]
+    assert re.findall(r">(gate|≤ \S+)</text>", drawn) == ["gate", "≤ 15.0"]
+    assert drawn.count("<title>0.25: 50.0 % of the images</title>") == 2 and ">87.5</text>" in drawn
+
+
+def test_where_the_gate_sends_all_one_way_a_budget_is_shown(tmp_path):
+    table = made_up(shares=(1.0, 0.0, 0.0), acc1=84.0)
+    table.budgets[0]["shares"] = dict(zip(ROUTES, (0.25, 0.5, 0.25), strict=True))
+    table.info["shown_budget"] = 0.015
+    found = written(tmp_path, table)
+    said = (
+        "By itself it sends all images through width=0.25 . With 15.0 million multiply-accumulates an image to spend, "
+    )
+    assert f"{said}87.5 % of the test images are right, for 0.79 times the multiply-accumulates" in found.text
+    assert "top-1, the gate chooses, ≤ 15.0" in found.text and "Which way each class goes, ≤ 15.0" in charts(found)
+    assert "width=0.25 25.0 % of the images" in found.text
+    assert f"net.onnx --policy {tmp_path.name}/gate.json --budget 0.015" in found.text
+    assert "net.onnx --policy gate" in written(tmp_path, made_up()).text
 
 
 def test_of_many_classes_both_ends_are_drawn(tmp_path):

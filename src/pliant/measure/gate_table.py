@@ -14,6 +14,8 @@ from pliant.measure.table import Table
 __all__ = ["GateTable", "equal_accuracy"]
 
 FORMAT_VERSION = 1
+_ROUNDING = 1e-9
+"""Points of accuracy by which a row on a line may seem to lie below it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,8 @@ class GateTable:
             budgets were asked for.
         static: the same, without shares, of every sub-network if it answers all images, smallest first.
         classes: for each class `label`, `images`, and of these `shares` and `acc1`; in the order of the data.
-        info: the circumstances; `routes` are the sub-networks that the gate chooses among.
+        info: the circumstances; `routes` are the sub-networks that the gate chooses among; `shown_budget` is which of
+            the budgets `classes` and `examples` are of, and absent where they are of the gate's own choices.
         examples: some images of each route, as `pliant.measure.examples` notes them.
     """
 
@@ -42,13 +45,19 @@ class GateTable:
 
     @property
     def front(self) -> list[dict[str, Any]]:
-        """The rows of `static` than which no cheaper one is as accurate, cheapest first."""
+        """The rows of `static` that are as accurate as any mix of two others of the same cost, cheapest first."""
         return _front(self.static)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The gated network's row, those with budgets, then all others."""
         return [self.gated, *self.budgets, *self.static]
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The row that `classes` and `examples` are of."""
+        budget = self.info.get("shown_budget")
+        return next((row for row in self.budgets if row["budget"] == budget), self.gated)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything as JSON; a file that was there stays whole until the new one is complete.
@@ -76,9 +85,9 @@ class GateTable:
 def equal_accuracy(gated: Mapping[str, Any], static: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Compare a gated network with the width that is as accurate when it answers all images.
 
-    Few widths are measured, and none is likely to be exactly as accurate. So it lies on the line between two
-    neighbours: that is what a coin gives which sends each image to one or the other. A gate that costs as much as that
-    has learned nothing. Widths that cost more than another one and are no more accurate are left out.
+    Few widths are measured, and none is likely to be exactly as accurate. So it lies on the line between two of them:
+    that is what a coin gives which sends each image to one or the other. A gate that costs as much as that has learned
+    nothing. Widths that a coin between two others beats are left out.
 
     Args:
         gated: `gmacs`, `acc1`, and where it was timed `latency_ms_mean`.
@@ -105,4 +114,15 @@ def equal_accuracy(gated: Mapping[str, Any], static: Sequence[dict[str, Any]]) -
 
 
 def _front(static: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return Table([*static]).pareto("gmacs", "acc1")
+    front: list[dict[str, Any]] = []
+    for row in Table([*static]).pareto("gmacs", "acc1"):
+        while len(front) > 1 and _beaten(front[-1], front[-2], row):
+            front.pop()
+        front.append(row)
+    return front
+
+
+def _beaten(row: Mapping[str, Any], cheaper: Mapping[str, Any], dearer: Mapping[str, Any]) -> bool:
+    """Whether a coin between two others is more accurate for the cost of a row."""
+    share = (row["gmacs"] - cheaper["gmacs"]) / (dearer["gmacs"] - cheaper["gmacs"])
+    return row["acc1"] < cheaper["acc1"] + share * (dearer["acc1"] - cheaper["acc1"]) - _ROUNDING

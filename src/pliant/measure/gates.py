@@ -14,26 +14,23 @@ from torch import Tensor, nn
 
 from pliant.core.adaptive import as_adaptive
 from pliant.core.fingerprint import fingerprint
-from pliant.core.inputs import logits_of
 from pliant.core.macs import count_gmacs, count_macs
 from pliant.core.modes import evaluating
-from pliant.measure.candidates import Candidate, find_candidates, model_name
+from pliant.measure.candidates import find_candidates, model_name
 from pliant.measure.environment import describe_environment, device_name
-from pliant.measure.examples import note_examples
+from pliant.measure.gate_choices import GATE, Answers, scores_of
 from pliant.measure.gate_table import GateTable, equal_accuracy
 from pliant.measure.one_by_one import (
-    Batches,
     batches_of,
     refuse_conditions,
     refuse_other_classes,
     time_one_by_one,
 )
 from pliant.measure.timing import Progress
-from pliant.policy.certainty import confidence_of
 from pliant.policy.fit import budgets_between
 from pliant.policy.prices import Priced, find_prices
 from pliant.policy.runner import predict
-from pliant.policy.thresholds import average_cost, refuse_budgets
+from pliant.policy.thresholds import refuse_budgets
 from pliant.width.gates import gate_of
 
 if TYPE_CHECKING:
@@ -41,8 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["budget_gate_", "measure_gate", "route_gmacs"]
 
-GATE = "gate"
-"""What the row of the gated network is called."""
+_ALL_ALIKE = 0.99
+"""The share of images above which a gate sends all of them the same way, as good as."""
 
 
 def route_gmacs(model: nn.Module, image: Tensor) -> list[float]:
@@ -84,7 +81,7 @@ def budget_gate_(model: nn.Module, batches: Iterable[Tensor], gmacs: float) -> d
         images = images.to(parameter.device, parameter.dtype)
         costs = costs or route_gmacs(model, images[:1])
         refuse_budgets([gmacs], costs, routes[0])
-        seen.append(_scores(model, images))
+        seen.append(scores_of(model, images))
     if not seen:
         raise ValueError("budget_gate_: no images; a budget is found on images that nobody trained on")
     (found,) = find_prices(torch.cat(seen), costs, [gmacs], routes=routes)
@@ -108,7 +105,8 @@ def measure_gate(
     """Let the gate choose for every test image, and measure every width alone on the same images.
 
     First it chooses as the model has it, and then with a budget, for which the validation images say at which price it
-    is spent, see `budget_gate_`. The model itself keeps its offsets.
+    is spent, see `budget_gate_`. The model itself keeps its offsets. Classes and examples are of its own choices, or
+    where those are all alike, of the budget in the middle.
 
     Latency is that of `pliant.predict(model, image, policy="gate")`, and of the extracted sub-networks, which take
     turns with it on the same images.
@@ -146,54 +144,50 @@ def measure_gate(
         wanted = budgets_between(costs, budgets + 2)[1:-1] if isinstance(budgets, int) else [*budgets]
         refuse_budgets(wanted, costs, routes[0])
         found: list[Priced] = []
-        if wanted and not len(data.val):
-            raise ValueError(f"{data.name} has no validation part, on which budgets are found; ask for none of them")
         if wanted:
+            if not len(data.val):
+                raise ValueError(
+                    f"{data.name} has no validation part, on which budgets are found; ask for none of them"
+                )
             info |= {"found_on": "val", "found_on_images": len(data.val)}
             validation = batches_of(model, data.val, eval_batch_size, "validation", on_progress)
-            scores = torch.cat([_scores(model, images) for images, _ in validation])
+            scores = torch.cat([scores_of(model, images) for images, _ in validation])
             found = find_prices(scores, costs, wanted, routes=routes)
-        answers = _Answers(model, candidates, batches_of(model, data.test, eval_batch_size, "test", on_progress))
+        answers = Answers(model, candidates, batches_of(model, data.test, eval_batch_size, "test", on_progress))
         gated = answers.row(tuple(gate.offsets.tolist()), costs)
         spent = [{**answers.row(one.offsets, costs), "budget": gmacs} for gmacs, one in zip(wanted, found, strict=True)]
         static: list[dict[str, Any]] = [
-            {"subnet": one.name, "gmacs": count_gmacs(one.network, data.image_size), "acc1": answers.static[one.name]}
+            {"subnet": one.name, "gmacs": count_gmacs(one.network, data.image_size), "acc1": answers.accuracy(one.name)}
             for one in candidates
         ]
         if rounds:
             gates = {f"{GATE} {place}": row for place, row in enumerate((gated, *spent))}
-            calls = {name: partial(_predict_with, model, row["offsets"]) for name, row in gates.items()}
-            latencies, conditions = time_one_by_one(
-                model,
-                calls | {one.name: one.network for one in candidates},
-                data.test,
-                threads=threads,
-                rounds=rounds,
-                warmup=warmup,
-                on_progress=on_progress,
-            )
+            calls: dict[str, Any] = {key: partial(_predict_with, model, row["offsets"]) for key, row in gates.items()}
+            calls |= {one.name: one.network for one in candidates}
+            how: dict[str, Any] = {"threads": threads, "rounds": rounds, "warmup": warmup, "on_progress": on_progress}
+            latencies, conditions = time_one_by_one(model, calls, data.test, **how)
             for key, row in (gates | {row["subnet"]: row for row in static}).items():
                 row |= latencies[key]
             info |= conditions
+    shown = _telling(gated, spent)
+    if "budget" in shown:
+        info["shown_budget"] = shown["budget"]
+    choice = answers.choice(shown["offsets"])
     info |= {"batch_size": 1, "dtype": str(parameter.dtype).removeprefix("torch.")}
     info |= {"device": device_name(parameter.device)} | describe_environment()
     return GateTable(
         gated=gated | {"equal_accuracy": equal_accuracy(gated, static)},
         budgets=[row | {"equal_accuracy": equal_accuracy(row, static)} for row in spent],
         static=static,
-        classes=answers.by_class(data.class_names),
+        classes=choice.by_class(data.class_names),
         info=info,
-        examples=note_examples(
-            routes, answers.chosen, answers.predicted, answers.certainties, answers.labels, data, data.test
-        ),
+        examples=choice.examples(data, data.test),
     )
 
 
-def _scores(model: nn.Module, images: Tensor) -> Tensor:
-    """Return what the gate makes of images before any offsets, float32 `[N, R]`; on the CPU."""
-    with evaluating(model), torch.no_grad():
-        _, features = as_adaptive(model, "measure").seen_by_gate(images)
-        return gate_of(model).choose(features).float().cpu()
+def _telling(gated: dict[str, Any], spent: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the row whose choices are worth a look: the gate's own, or where they are alike, of a middle budget."""
+    return spent[len(spent) // 2] if spent and max(gated["shares"].values()) > _ALL_ALIKE else gated
 
 
 def _predict_with(model: nn.Module, offsets: Sequence[float], images: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,59 +199,3 @@ def _predict_with(model: nn.Module, offsets: Sequence[float], images: Tensor) ->
         return predict(model, images, policy=GATE)
     finally:
         gate.offsets = own
-
-
-class _Answers:
-    """What the gated network and all its widths answered to N images; on the CPU.
-
-    Attributes:
-        chosen: for each image, the place of its route, int64 `[N]`.
-        predicted: the class that it answered, int64 `[N]`.
-        certainties: how sure it was, by its largest probability, `[N]`.
-        labels: class of each image, int64 `[N]`.
-        scores: what the gate makes of each image before any offsets, `[N, R]`.
-        static: by sub-network, the accuracy in percent if it answers all images.
-    """
-
-    def __init__(self, model: nn.Module, candidates: Sequence[Candidate], batches: Batches) -> None:
-        self._routes = [str(route) for route in as_adaptive(model, "measure").routes]
-        parts: list[tuple[Tensor, ...]] = []
-        for images, labels in batches:
-            logits, chosen = predict(model, images, policy=GATE)
-            with torch.no_grad():
-                alone = torch.stack([logits_of(one.run(images)).argmax(1) for one in candidates], dim=1)
-            found = (chosen, logits.argmax(1), confidence_of(logits), labels, alone == labels[:, None])
-            parts.append((*(part.cpu() for part in found), _scores(model, images)))
-        columns = map(torch.cat, zip(*parts, strict=True))
-        self.chosen, self.predicted, self.certainties, self.labels, right, self.scores = columns
-        self._right = dict(zip((one.name for one in candidates), right.unbind(1), strict=True))
-        self.static = {name: _percent(one) for name, one in self._right.items()}
-
-    def row(self, offsets: Sequence[float], costs: Sequence[float]) -> dict[str, Any]:
-        """Return what the gate gives with these offsets; `costs` are of the routes."""
-        chosen = (self.scores + torch.tensor(offsets)).argmax(1)
-        right = torch.stack([self._right[route] for route in self._routes], dim=1)
-        shares = self.shares(chosen)
-        row: dict[str, Any] = {"subnet": GATE, "gmacs": average_cost([*shares.values()], costs)}
-        row |= {"acc1": _percent(right.gather(1, chosen[:, None])), "shares": shares, "offsets": [*offsets]}
-        return row
-
-    def shares(self, chosen: Tensor) -> dict[str, float]:
-        """Return which part of the images takes each route."""
-        counts = chosen.bincount(minlength=len(self._routes))
-        return dict(zip(self._routes, (counts / len(chosen)).tolist(), strict=True))
-
-    def by_class(self, class_names: Sequence[str]) -> list[dict[str, Any]]:
-        """Return a row for every class of which there are images: where they go, and how many are right."""
-        own = ((name, self.labels == label) for label, name in enumerate(class_names))
-        right = self.predicted == self.labels
-        return [
-            {"label": name, "images": int(which.sum())}
-            | {"shares": self.shares(self.chosen[which]), "acc1": _percent(right[which])}
-            for name, which in own
-            if which.any()
-        ]
-
-
-def _percent(right: Tensor) -> float:
-    return 100 * int(right.sum()) / len(right)

@@ -12,7 +12,7 @@ from pliant.report.scatter import Cost, accuracy_of_gate, average_costs_of
 from pliant.report.scene import Scene
 from pliant.report.shares import Said, Stack, stacked_shares
 
-__all__ = ["Gated", "gate_tradeoff", "read_gated", "routes_of_classes"]
+__all__ = ["Gated", "gate_tradeoff", "read_gated", "routes_of_budgets", "routes_of_classes"]
 
 _AT_EACH_END = 10
 """Of many classes, so many that go narrowest and so many that go widest are drawn."""
@@ -49,8 +49,18 @@ class Gated:
     @cached_property
     def budgets(self) -> dict[str, Row]:
         """The rows with budgets, by how much there is to spend."""
+        return {f"≤ {self.amount(row)}": row for row in self.table.budgets}
+
+    def amount(self, row: Row) -> str:
+        """Write what there is to spend, in the unit of the costs."""
         cost = self.costs["gmacs"]
-        return {f"≤ {row['budget'] * cost.factor:.{cost.digits}f}": row for row in self.table.budgets}
+        return f"{row['budget'] * cost.factor:.{cost.digits}f}"
+
+    @property
+    def shown_at(self) -> str:
+        """At which budget classes and images are shown, to put behind a title; empty where the gate has none."""
+        row = self.table.shown
+        return f", ≤ {self.amount(row)}" if "budget" in row else ""
 
     @cached_property
     def classes(self) -> list[Row]:
@@ -67,8 +77,8 @@ class Gated:
 
     @cached_property
     def taken(self) -> list[str]:
-        """The narrowest and the widest route that any image took; one, if all took the same."""
-        taken = [route for route, share in self.table.gated["shares"].items() if share > 0]
+        """The narrowest and the widest route that any image took, as shown; one, if all took the same."""
+        taken = [route for route, share in self.table.shown["shares"].items() if share > 0]
         return list(dict.fromkeys((taken[0], taken[-1])))
 
 
@@ -90,6 +100,8 @@ def read_gated(path: Path) -> Gated:
     shares = table.gated.get("shares")
     if not isinstance(shares, dict) or not shares or not set(shares) <= set(subnets):
         raise ReportError(f"{name}: gated has no shares of sub-networks that were measured")
+    for row in table.budgets:
+        require_numbers(row.get("shares"), shares, name, "shares")
     for row in table.classes:
         require_numbers(row, ("acc1",), name, "classes")
         require_numbers(row.get("shares"), shares, name, "shares")
@@ -113,13 +125,25 @@ def gate_tradeoff(gated: Gated, cost: Cost, *, width: float, plot_height: float)
     return accuracy_of_gate(gated.table.gated, gated.budgets, static, front, cost, width=width, plot_height=plot_height)
 
 
+def routes_of_budgets(gated: Gated, *, width: float, plot_height: float) -> Scene:
+    """Draw a bar for the gate as it is, and one a budget below it."""
+    stacks = [Stack("gate", gated.table.gated["shares"], f"{gated.table.gated['acc1']:.1f}")]
+    stacks += [Stack(name, row["shares"], f"{row['acc1']:.1f}") for name, row in gated.budgets.items()]
+    said = Said(title="Which way the images go", names=gated.costs["gmacs"].unit, one="budget", remarks="top-1, %")
+    return stacked_shares(stacks, _short(gated), said, width=width, plot_height=plot_height)
+
+
 def routes_of_classes(gated: Gated, *, width: float, plot_height: float) -> Scene:
     """Draw a bar a class, the one whose images go narrowest on top."""
     rows = gated.classes if gated.all_classes_shown else [*gated.classes[:_AT_EACH_END], *gated.classes[-_AT_EACH_END:]]
     stacks = [Stack(_cut(row["label"]), row["shares"], f"{row['acc1']:.1f}") for row in rows]
-    short = {route: gated.shorts[route] for route in gated.routes}
-    said = Said(title="Which way each class goes", names="class", one="class", remarks="top-1, %")
-    return stacked_shares(stacks, short, said, width=width, plot_height=plot_height)
+    title = f"Which way each class goes{gated.shown_at}"
+    said = Said(title=title, names="class", one="class", remarks="top-1, %")
+    return stacked_shares(stacks, _short(gated), said, width=width, plot_height=plot_height)
+
+
+def _short(gated: Gated) -> dict[str, str]:
+    return {route: gated.shorts[route] for route in gated.routes}
 
 
 def _cut(name: str) -> str:

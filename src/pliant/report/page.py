@@ -15,7 +15,7 @@ from pliant.report import budgets, listing, routes, sheet, words
 from pliant.report.average import accuracy_over_average
 from pliant.report.content import ReportError, Run
 from pliant.report.curves import accuracy_curves, loss_curves
-from pliant.report.gated import Gated, gate_tradeoff, routes_of_classes
+from pliant.report.gated import Gated, gate_tradeoff, routes_of_budgets, routes_of_classes
 from pliant.report.png import write_png
 from pliant.report.policies import Policies
 from pliant.report.scatter import accuracy_over, costs_of
@@ -39,7 +39,7 @@ Charts = dict[str, list[Pair]]
 # What an earlier report drew of measurements that are no longer there is taken away, by these names.
 _OF_A_RUN = ("accuracy-over-macs", "accuracy-over-latency", "training")
 _OF_POLICIES = ("accuracy-over-average-macs", "accuracy-over-average-latency", "exit-shares")
-_OF_A_GATE = ("gate-over-macs", "gate-over-latency", "gate-shares")
+_OF_A_GATE = ("gate-over-macs", "gate-over-latency", "gate-budgets", "gate-shares")
 
 
 def report(
@@ -111,6 +111,7 @@ def _charts(source: Source) -> Charts:
         gated, costs = source.gated, source.gated.costs
         for key, name in zip(("gmacs", "latency_ms_mean"), _OF_A_GATE, strict=False):
             charts[name] = _both(gate_tradeoff, gated, costs[key]) if key in costs else []
+        charts["gate-budgets"] = _both(routes_of_budgets, gated)
         charts["gate-shares"] = _both(routes_of_classes, gated)
     return charts
 
@@ -245,14 +246,14 @@ def _parts_of_gate(gated: Gated, charts: Charts) -> dict[str, Any]:
     columns, info = routes.columns(gated), gated.table.info
     notes = (
         routes.how_equal(gated),
-        words.uncertainty_of(info.get("images"), gated.table.gated["acc1"]),
+        words.uncertainty_of(info.get("images"), gated.table.shown["acc1"]),
         words.scatter_of_latency(gated.table.static),
     )
     cut = "Of all classes the ten that go narrowest, and the ten that go widest."
     return {
         "notes": [note for note in notes if note],
         "tradeoffs": _figures(charts, *_OF_A_GATE[:2]),
-        "shares": _figures(charts, "gate-shares"),
+        "shares": _figures(charts, *_OF_A_GATE[2:]),
         "cut": "" if gated.all_classes_shown else cut,
         "sheet": routes.groups(gated),
         "caption": routes.caption(gated),

@@ -37,21 +37,32 @@ def summary(gated: Gated) -> str:
 
 def sentence(gated: Gated) -> str:
     """Say how accurate the gated network is, and what it costs beside a width that is as accurate."""
-    right = f"{gated.table.gated['acc1']:.1f} % of the {split_name(gated.table.info)} are right"
-    equal = gated.table.gated["equal_accuracy"]
+    row = gated.table.shown
+    right = f"{row['acc1']:.1f} % of the {split_name(gated.table.info)} are right"
+    how = _spending(gated) if "budget" in row else "With its gate"
+    equal = row["equal_accuracy"]
     if equal is None:
-        return f"With its gate {right}, more than with any width for all images."
+        return f"{how} {right}, more than with any width for all images."
     costs = [f"{equal['gmacs_ratio']:.2f} times the multiply-accumulates"]
     if "latency_ratio" in equal:
         costs.append(f"{equal['latency_ratio']:.2f} times the time")
     first, second = equal["between"]
     other = "the width of equal accuracy" if first != second else f"`{first}`, which is as accurate"
-    return f"With its gate {right}, for {' and '.join(costs)} of {other}."
+    return f"{how} {right}, for {' and '.join(costs)} of {other}."
+
+
+def _spending(gated: Gated) -> str:
+    """Say why a budget is shown, and begin a sentence about it."""
+    shares = gated.table.gated["shares"]
+    route = max(shares, key=lambda name: shares[name])
+    unit = gated.costs["gmacs"].unit.split()[0]
+    alone = f"By itself it sends {'all' if shares[route] == 1 else 'nearly all'} images through `{route}`."
+    return f"{alone} With {gated.amount(gated.table.shown)} {unit} multiply-accumulates an image to spend,"
 
 
 def how_equal(gated: Gated) -> str:
     """Say which width is as accurate; empty where none is."""
-    equal = gated.table.gated["equal_accuracy"]
+    equal = gated.table.shown["equal_accuracy"]
     if equal is None or equal["between"][0] == equal["between"][1]:
         return ""
     first, second = equal["between"]
@@ -63,10 +74,10 @@ def how_equal(gated: Gated) -> str:
 
 def key_figures(gated: Gated) -> list[dict[str, str]]:
     """Return the few numbers to see first: `value`, `label` and `note`."""
-    row, largest = gated.table.gated, gated.table.static[-1]
+    row, largest = gated.table.shown, gated.table.static[-1]
     difference = points(row["acc1"] - largest["acc1"])
     note = f"{difference} {'as' if difference == 'the same' else 'than'} {largest['subnet']}"
-    figures = [{"value": f"{row['acc1']:.1f} %", "label": "top-1, the gate chooses", "note": note}]
+    figures = [{"value": f"{row['acc1']:.1f} %", "label": f"top-1, the gate chooses{gated.shown_at}", "note": note}]
     for cost in gated.costs.values():
         note = f"{cost.say(row).split()[0]} instead of {cost.say(largest).removesuffix(' MACs')}"
         figures.append({"value": change(row[cost.key], largest[cost.key]), "label": cost.title, "note": note})
@@ -85,23 +96,16 @@ def columns(gated: Gated) -> list[Column]:
         Column("latency_ms_p95", "95th percentile", "ms", fixed(digits)),
     ]
     present = {key for row in gated.table.rows for key in row}
-    last = [
-        Column("gmacs_ratio", "MACs over equal accuracy", "", fixed(2)),
-        Column("share", "chosen by the gate", "% of images", fixed(1)),
-    ]
-    return [*(column for column in known if column.key in present), *last]
+    ratio = Column("gmacs_ratio", "MACs over equal accuracy", "", fixed(2))
+    return [*(column for column in known if column.key in present), ratio]
 
 
 def lines(gated: Gated, shown: list[Column]) -> list[Line]:
     """Return the rows of the table: the gated network, also with budgets, then every width for all images."""
-    shares = gated.table.gated["shares"]
     result = [Line("gate", "chooses", "trained", cells(_with_ratio(gated.table.gated), shown))]
     for name, row in gated.budgets.items():
         result.append(Line(f"gate {name}", "with a budget", "trained", cells(_with_ratio(row), shown)))
-    for row in gated.table.static:
-        share = {"share": 100 * shares[row["subnet"]]} if row["subnet"] in shares else {}
-        result.append(Line(row["subnet"], "all images", "anytime", cells({**row, **share}, shown)))
-    return result
+    return [*result, *(Line(row["subnet"], "all images", "anytime", cells(row, shown)) for row in gated.table.static)]
 
 
 def _with_ratio(row: Row) -> Row:
@@ -114,7 +118,7 @@ def groups(gated: Gated) -> list[Group]:
     colors = dict(zip(gated.routes, in_order(len(gated.routes)), strict=True))
     if not gated.table.examples:
         return []
-    split, shares = split_name(gated.table.info, one=True), gated.table.gated["shares"]
+    split, shares = split_name(gated.table.info, one=True), gated.table.shown["shares"]
     return [
         group(
             route, colors[route], shares[route], [one for one in gated.table.examples if one["subnet"] == route], split
@@ -151,4 +155,7 @@ def measured_how(gated: Gated) -> Facts:
 def commands(gated: Gated) -> list[str]:
     """Return what to type next."""
     name = gated.run.resolve().name
-    return [f"pliant measure {name}", f"pliant export {name} net.onnx --subnet {gated.routes[0]}"]
+    shown, policy = gated.table.shown, "gate"
+    if "budget" in shown and (gated.run / "gate.json").is_file():
+        policy = f"{name}/gate.json --budget {shown['budget']:.4g}"
+    return [f"pliant measure {name}", f"pliant export {name} net.onnx --policy {policy}"]
