@@ -52,6 +52,7 @@ STUDIES = {
     "cifar10-finetune": "recipes/finetune_cifar10_resnet20.yaml",
     "cifar10-width": "recipes/cifar10_width_resnet20.yaml",
     "cifar10-width-vit": "recipes/cifar10_width_vit.yaml",
+    "cifar10-width-ds-mbnet": "recipes/cifar10_ds_mbnet.yaml",
 }
 RECALIBRATION_IMAGES = 5_120
 # Networks trained on their own, by the sub-network that they are.
@@ -101,13 +102,13 @@ class Place:
 
 
 def recipe_of(study: str, name: str, seed: int, place: Place) -> Recipe:
-    """The recipe of a study with what makes it this run."""
-    recipe = Recipe.load(ROOT / STUDIES[study]).replace(seed=seed)
+    """The recipe of a study, without phases for gates, with what makes it this run."""
+    recipe = Recipe.load(ROOT / STUDIES[study]).phases[0].replace(seed=seed)
     if place.epochs is not None:
         warmup = min(recipe.schedule.warmup_epochs, place.epochs / 2)
         recipe = recipe.replace(epochs=place.epochs, schedule=recipe.schedule.replace(warmup_epochs=warmup))
     if name in ALONE:
-        return recipe.replace(only=end_of(recipe, ALONE[name]))
+        return recipe.replace(only=end_of(recipe, ALONE[name]), recalibrate=0, views=1)
     if name in WIDTHS:
         return recipe.replace(**WIDTHS[name])
     if name == "after":

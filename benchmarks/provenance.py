@@ -18,7 +18,18 @@ import torch
 from pliant.core.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
-LIBRARIES = ("torch", "torchvision", "timm", "transformers", "lightning", "onnxruntime", "openvino", "numpy")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "lightning",
+    "onnxruntime",
+    "openvino",
+    "executorch",
+    "torchao",
+    "numpy",
+)
 
 
 def provenance() -> dict[str, Any]:

@@ -45,7 +45,7 @@ def write_files(model: AdaptiveModule, runtime: Runtime, folder: Path) -> list[s
     """Write the files of a runtime, and return their names."""
     ends = {"base": model.space.smallest, "super": model.space.largest}
     wanted: dict[str, dict[str, Any]] = {f"float32_{role}": {"subnet": subnet} for role, subnet in ends.items()}
-    if runtime.ending == ".onnx":
+    if runtime.quantized:
         images = [torch.randn(CALIBRATION_IMAGES, 3, IMAGE_SIZE, IMAGE_SIZE)]
         # Random weights have no opinions, and so the two need not agree on the largest.
         quantized = {"calibrate_on": images, "tolerance": 1.0}

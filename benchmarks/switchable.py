@@ -11,6 +11,7 @@ both modes, and the same files in each runtime that runs ONNX:
   (limit: 1.03);
 - `size`: the length of the file over that of the super-net's (fast 1.7, of MobileNetV2 1.9; compact 1.02);
 - `latency_ratio`: the base-net over the super-net, beside the same ratio of multiply-accumulates;
+- `memory`: what a process holds that runs the super-net of the file, over the same of the super-net's own file;
 - `difference`: the largest from eager PyTorch over all sub-networks (limit: 1e-4).
 
 Figures are medians over interleaved rounds; ratios are taken round by round, because a machine that slows down
@@ -40,6 +41,7 @@ from pliant.core.inputs import InputSpec
 from pliant.core.macs import count_gmacs
 from pliant.export.verify import largest_difference, runs
 from pliant.measure.latency import interleaved_ms, using_threads
+from pliant.runtime.memory import file_memory_mb
 from pliant.runtime.runtimes import RUNTIMES
 
 MODELS = ("torchvision:resnet50", "torchvision:vit_b_16", "torchvision:swin_t", "torchvision:mobilenet_v2")
@@ -94,6 +96,7 @@ def compare(model: AdaptiveModule, folder: Path, runtime: str, rounds: int, thre
         calls |= {f"{mode}_{role}": partial(net, images, subnet) for role, subnet in ends.items()}
         calls |= {f"{mode}_{role}_alone": partial(one_by_one, net, images, [ends[role]] * REPEATS) for role in ends}
         calls[f"{mode}_in_turn"] = partial(one_by_one, net, images, [*ends.values()] * REPEATS)
+    figures |= memories(folder, ends["super"], runtime, threads)
     times = interleaved_ms(calls, rounds=rounds, warmup=3)
     figures |= {f"{name}_ms": statistics.median(each) for name, each in times.items()}
     for mode in MODES:
@@ -103,6 +106,16 @@ def compare(model: AdaptiveModule, folder: Path, runtime: str, rounds: int, thre
         figures[f"{mode}_in_turn_over_alone"] = statistics.median(both / (one + other) for one, other, both in alone)
         figures[f"{mode}_latency_ratio"] = median_ratio(times, f"{mode}_base", f"{mode}_super")
     return figures
+
+
+def memories(folder: Path, subnet: str, runtime: str, threads: int) -> dict[str, float]:
+    """Measure what the super-net takes in memory, in a file of its own and in both switchable ones."""
+    mb = {
+        file: file_memory_mb(folder / f"{file}.onnx", subnet, runtime=runtime, threads=threads)
+        for file in ("super", *MODES)
+    }
+    ratios = {f"{mode}_memory": mb[mode] / mb["super"] for mode in MODES}
+    return {f"{file}_peak_memory_mb": value for file, value in mb.items()} | ratios
 
 
 def compared(name: str, config: Any, runtimes: Sequence[str], rounds: int, threads: int) -> list[dict[str, Any]]:

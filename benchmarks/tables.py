@@ -191,10 +191,11 @@ def switchable(document: Mapping[str, Any]) -> Iterable[str]:
             ]
             line += [within(row[f"{mode}_in_turn_over_alone"], limits["in_turn_over_alone"])]
             size = within(row[f"{mode}_size"], limits.get(narrow, limits[f"{mode}_size"]))
-            line += ["" if row["axis"] == "width" and mode == "fast" else size]
+            line += ["" if row["axis"] == "width" and mode == "fast" else size, f"{row[f'{mode}_memory']:.2f}"]
             line += [f"{row[f'{mode}_difference']:.0e}", f"{row[f'{mode}_latency_ratio']:.3f}"]
             lines.append([f"`{row['model']}`, {row['axis']}", row["runtime"], mode, *line, f"{row['macs_ratio']:.3f}"])
     heads = ["network", "runtime", "mode", "smallest over static", "largest over static", "in turn over alone", "size"]
+    heads += ["memory"]
     yield markdown([*heads, "difference", "smallest over largest", "MACs"], lines)
     yield (
         f"Latency, batch {document['batch_size']}, {document['threads']} threads, {document['image_size']} pixels, "
@@ -202,7 +203,8 @@ def switchable(document: Mapping[str, Any]) -> Iterable[str]:
         f"{limits['compact_over_static']} over the static file, {limits['in_turn_over_alone']} for two sub-networks in "
         f"turn, and {limits['fast_size']} ({limits['fast_size_mobilenet_v2']} of MobileNetV2) and "
         f"{limits['compact_size']} of the length of the largest sub-network's file. A fast file with widths holds a "
-        "network for each, and has no limit. Difference: the largest of any sub-network from eager PyTorch."
+        "network for each, and has no limit. Memory: what a process holds to run the largest, over the same of its own "
+        "file. Difference: the largest of any sub-network from eager PyTorch."
     )
 
 
