@@ -281,11 +281,12 @@ def test_files_that_cannot_be_measured_get_one_line(model, switchable, digits, t
 
 def test_the_memory_of_a_file_is_its_weights_and_a_pass(tmp_path):
     skip_where_no_memory_is_read()
-    wide = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 30_000, bias=False), torch.nn.Linear(30_000, 2))
+    # Far more than what a session takes besides, which is another 5 to 15 MB from one machine to the next.
+    wide = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 100_000, bias=False), torch.nn.Linear(100_000, 2))
     path = pliant.export(wide, tmp_path / "net.onnx", image_size=8).path
-    one, many = (pliant.measure_file(path, batch_size=batch, rounds=1).rows[0] for batch in (1, 200))
-    assert 23 < one["peak_memory_mb"] < 35, "weights of 23.3 MB, once"
-    assert 23 < many["peak_memory_mb"] - one["peak_memory_mb"] < 50, "199 times 30000 values of 4 bytes"
+    one, many = (pliant.measure_file(path, batch_size=batch, threads=1, rounds=1).rows[0] for batch in (1, 200))
+    assert 77 < one["peak_memory_mb"] < 115, "weights of 77.6 MB, once"
+    assert 79 < many["peak_memory_mb"] - one["peak_memory_mb"] < 120, "199 times 100000 values of 4 bytes"
 
 
 def test_where_memory_cannot_be_read_it_is_absent_and_said(switchable, monkeypatch):
