@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from pliant.core.inputs import InputSpec
 from pliant.measure.accuracy import measure_accuracy
 from pliant.measure.energy import Meter, read_joules
 from pliant.measure.environment import describe_environment
@@ -193,13 +192,7 @@ def _calls(files: Mapping[Path, ExportedFile], batch_size: int) -> dict[str, Cal
     """Return what is timed, by file and sub-network; refuses batches that a file does not take."""
     calls: dict[str, Callable[[], object]] = {}
     for path, file in files.items():
-        example = _inputs_of(file.info).random(batch_size, torch.Generator().manual_seed(0))
-        file.check(example.numpy())
-        calls |= {f"{path} {subnet}": partial(file, example.numpy(), subnet) for subnet in file.subnets}
+        example = file.example(batch_size)
+        file.check(example)
+        calls |= {f"{path} {subnet}": partial(file, example, subnet) for subnet in file.subnets}
     return calls
-
-
-def _inputs_of(info: Mapping[str, Any]) -> InputSpec:
-    if "tokens" in info:
-        return InputSpec((info["tokens"],), info["vocabulary"])
-    return InputSpec((info["channels"], info["image_size"], info["image_size"]))

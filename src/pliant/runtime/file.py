@@ -109,11 +109,14 @@ class ExportedFile:
         if most is not None and shape[0] > most:
             raise ValueError(f"inputs: got {shape[0]} at once, and the file takes {most} at most; split them")
 
-    def zeros(self, batch_size: int = 1) -> numpy.ndarray:
-        """Return inputs of the shape and type that the file takes; of what fixes its batch size, as many as that."""
+    def example(self, batch_size: int = 1) -> numpy.ndarray:
+        """Return `batch_size` inputs of the type and shape that the file takes: random numbers, always the same."""
         import numpy
 
-        return numpy.zeros([size if isinstance(size, int) else batch_size for size in self._shape], self._dtype)
+        numbers, shape = numpy.random.default_rng(0), (batch_size, *self._shape[1:])
+        if "tokens" in self.info:
+            return numbers.integers(self.info["vocabulary"], size=shape, dtype=self._dtype)
+        return numbers.standard_normal(shape, self._dtype)
 
     def pick(self, **budget: Unpack[Budget]) -> dict[str, Any]:
         """Return the row of the best sub-network for a budget, as `Table.pick` does; its `subnet` is what to call with.

@@ -70,7 +70,7 @@ def _grown_mb(path: str, subnet: str, runtime: str | None, batch_size: int, thre
     _give_back_freed()
     before = _kib(_NOW)
     file = load(path, runtime=chosen.name, threads=threads)
-    inputs = file.zeros(batch_size)
+    inputs = file.example(batch_size)
     _give_back_freed()
     _forget_peak()
     file(inputs, subnet)
