@@ -14,6 +14,9 @@ both modes, and the same files in each runtime that runs ONNX:
 - `memory`: what a process holds that runs the super-net of the file, over the same of the super-net's own file;
 - `difference`: the largest from eager PyTorch over all sub-networks (limit: 1e-4).
 
+Where a runtime compiles sub-networks on their own once it is told which will run, the same with two of them loaded, the
+base-net and the super-net: `fast_two` and `compact_two`, with the same limits.
+
 Figures are medians over interleaved rounds; ratios are taken round by round, because a machine that slows down
 meanwhile slows all alike. Writes results/switchable.json.
 """
@@ -23,7 +26,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,32 +93,45 @@ def compare(model: AdaptiveModule, folder: Path, runtime: str, rounds: int, thre
     for role in ends:
         calls[role] = partial(pliant.runtime.load(folder / f"{role}.onnx", runtime=runtime, threads=threads), images)
     figures: dict[str, Any] = {}
-    for mode in MODES:
-        net = pliant.runtime.load(folder / f"{mode}.onnx", runtime=runtime, threads=threads)
-        figures[f"{mode}_difference"] = largest_differences(model, net)
-        calls |= {f"{mode}_{role}": partial(net, images, subnet) for role, subnet in ends.items()}
-        calls |= {f"{mode}_{role}_alone": partial(one_by_one, net, images, [ends[role]] * REPEATS) for role in ends}
-        calls[f"{mode}_in_turn"] = partial(one_by_one, net, images, [*ends.values()] * REPEATS)
-    figures |= memories(folder, ends["super"], runtime, threads)
+    for kind, loading in loaded(ends, runtime).items():
+        net = pliant.runtime.load(folder / file_of(kind), **loading, threads=threads)
+        figures[f"{kind}_difference"] = largest_differences(model, net)
+        calls |= {f"{kind}_{role}": partial(net, images, subnet) for role, subnet in ends.items()}
+        calls |= {f"{kind}_{role}_alone": partial(one_by_one, net, images, [ends[role]] * REPEATS) for role in ends}
+        calls[f"{kind}_in_turn"] = partial(one_by_one, net, images, [*ends.values()] * REPEATS)
+    figures |= memories(folder, ends, runtime, threads)
     times = interleaved_ms(calls, rounds=rounds, warmup=3)
     figures |= {f"{name}_ms": statistics.median(each) for name, each in times.items()}
-    for mode in MODES:
+    for kind in loaded(ends, runtime):
         for role in ends:
-            figures[f"{mode}_{role}_over_static"] = median_ratio(times, f"{mode}_{role}", role)
-        alone = zip(*(times[f"{mode}_{kind}"] for kind in ("base_alone", "super_alone", "in_turn")), strict=True)
-        figures[f"{mode}_in_turn_over_alone"] = statistics.median(both / (one + other) for one, other, both in alone)
-        figures[f"{mode}_latency_ratio"] = median_ratio(times, f"{mode}_base", f"{mode}_super")
+            figures[f"{kind}_{role}_over_static"] = median_ratio(times, f"{kind}_{role}", role)
+        alone = zip(*(times[f"{kind}_{how}"] for how in ("base_alone", "super_alone", "in_turn")), strict=True)
+        figures[f"{kind}_in_turn_over_alone"] = statistics.median(both / (one + other) for one, other, both in alone)
+        figures[f"{kind}_latency_ratio"] = median_ratio(times, f"{kind}_base", f"{kind}_super")
     return figures
 
 
-def memories(folder: Path, subnet: str, runtime: str, threads: int) -> dict[str, float]:
-    """Measure what the super-net takes in memory, in a file of its own and in both switchable ones."""
+def loaded(ends: Mapping[str, str], runtime: str) -> dict[str, dict[str, Any]]:
+    """Return the ways in which a runtime loads switchable files."""
+    ways: dict[str, dict[str, Any]] = {mode: {"runtime": runtime} for mode in MODES}
+    if RUNTIMES[runtime].settles:
+        ways |= {f"{mode}_two": {"runtime": runtime, "subnets": [*ends.values()]} for mode in MODES}
+    return ways
+
+
+def file_of(kind: str) -> str:
+    return f"{kind.removesuffix('_two')}.onnx"
+
+
+def memories(folder: Path, ends: Mapping[str, str], runtime: str, threads: int) -> dict[str, float]:
+    """Measure what the super-net takes in memory, in a file of its own and in the switchable ones."""
+    ways = {"super": {"runtime": runtime}} | loaded(ends, runtime)
     mb = {
-        file: file_memory_mb(folder / f"{file}.onnx", subnet, runtime=runtime, threads=threads)
-        for file in ("super", *MODES)
+        kind: file_memory_mb(folder / file_of(kind), ends["super"], **loading, threads=threads)
+        for kind, loading in ways.items()
     }
-    ratios = {f"{mode}_memory": mb[mode] / mb["super"] for mode in MODES}
-    return {f"{file}_peak_memory_mb": value for file, value in mb.items()} | ratios
+    ratios = {f"{kind}_memory": mb[kind] / mb["super"] for kind in mb if kind != "super"}
+    return {f"{kind}_peak_memory_mb": value for kind, value in mb.items()} | ratios
 
 
 def compared(name: str, config: Any, runtimes: Sequence[str], rounds: int, threads: int) -> list[dict[str, Any]]:

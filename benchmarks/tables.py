@@ -181,19 +181,23 @@ def structure(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def switchable(document: Mapping[str, Any]) -> Iterable[str]:
-    """Two lines a network and runtime, one a mode; what is above its limit stands in bold."""
+    """A line for each network, runtime, mode and way of loading; what is above its limit stands in bold."""
     limits, lines = document["limits"], []
     for row in document["networks"]:
-        for mode in ("fast", "compact"):
+        for kind in ("fast", "compact", "fast_two", "compact_two"):
+            if f"{kind}_memory" not in row:
+                continue
+            mode, _, two = kind.partition("_")
             narrow = f"{mode}_size_{row['model'].partition(':')[2]}"
             line = [
-                within(row[f"{mode}_{role}_over_static"], limits[f"{mode}_over_static"]) for role in ("base", "super")
+                within(row[f"{kind}_{role}_over_static"], limits[f"{mode}_over_static"]) for role in ("base", "super")
             ]
-            line += [within(row[f"{mode}_in_turn_over_alone"], limits["in_turn_over_alone"])]
+            line += [within(row[f"{kind}_in_turn_over_alone"], limits["in_turn_over_alone"])]
             size = within(row[f"{mode}_size"], limits.get(narrow, limits[f"{mode}_size"]))
-            line += ["" if row["axis"] == "width" and mode == "fast" else size, f"{row[f'{mode}_memory']:.2f}"]
-            line += [f"{row[f'{mode}_difference']:.0e}", f"{row[f'{mode}_latency_ratio']:.3f}"]
-            lines.append([f"`{row['model']}`, {row['axis']}", row["runtime"], mode, *line, f"{row['macs_ratio']:.3f}"])
+            line += ["" if row["axis"] == "width" and mode == "fast" else size, f"{row[f'{kind}_memory']:.2f}"]
+            line += [f"{row[f'{kind}_difference']:.0e}", f"{row[f'{kind}_latency_ratio']:.3f}"]
+            how = f"{mode}, two loaded" if two else mode
+            lines.append([f"`{row['model']}`, {row['axis']}", row["runtime"], how, *line, f"{row['macs_ratio']:.3f}"])
     heads = ["network", "runtime", "mode", "smallest over static", "largest over static", "in turn over alone", "size"]
     heads += ["memory"]
     yield markdown([*heads, "difference", "smallest over largest", "MACs"], lines)
@@ -203,7 +207,8 @@ def switchable(document: Mapping[str, Any]) -> Iterable[str]:
         f"{limits['compact_over_static']} over the static file, {limits['in_turn_over_alone']} for two sub-networks in "
         f"turn, and {limits['fast_size']} ({limits['fast_size_mobilenet_v2']} of MobileNetV2) and "
         f"{limits['compact_size']} of the length of the largest sub-network's file. A fast file with widths holds a "
-        "network for each, and has no limit. Memory: what a process holds to run the largest, over the same of its own "
+        "network for each, and has no limit. Two loaded: the smallest and the largest alone, each compiled on its own. "
+        "Memory: what a process holds to run the largest, over the same of its own "
         "file. Difference: the largest of any sub-network from eager PyTorch."
     )
 

@@ -74,6 +74,39 @@ def test_a_switchable_file_in_each_that_switches(model, switchable, name):
         numpy.testing.assert_allclose(net(IMAGES, subnet), expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", [name for name, runtime in RUNTIMES.items() if runtime.switches])
+def test_only_the_sub_networks_that_will_run_are_loaded(switchable, name):
+    skip_unless_installed(name)
+    whole = pliant.runtime.load(switchable, runtime=name, threads=1)
+    few = pliant.runtime.load(switchable, runtime=name, subnets=["FTF", "TTT"], threads=1)
+    assert few.subnets == ("TTT", "FTF") == tuple(row["subnet"] for row in few.table)
+    for subnet in few.subnets:
+        numpy.testing.assert_allclose(few(IMAGES, subnet), whole(IMAGES, subnet), rtol=1e-4, atol=1e-4)
+    numpy.testing.assert_array_equal(few(IMAGES), few(IMAGES, "FTF"))
+    assert few.pick(gmacs=100)["subnet"] == "FTF"
+    with pytest.raises(ValueError, match="no sub-network 'FFF': allowed are TTT, FTF"):
+        few(IMAGES, "FFF")
+    for nothing in (["TTT", "QQQ"], []):
+        with pytest.raises(ValueError, match="allowed are TTT, FTT") as failure:
+            pliant.runtime.load(switchable, runtime=name, subnets=nothing)
+        assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("mode", ["fast", "compact"])
+@pytest.mark.parametrize("config", [pliant.Depth(), pliant.Width(choices=(0.5, 1.0))])
+def test_openvino_compiles_no_condition_of_what_is_loaded_alone(tmp_path, config, mode):
+    skip_unless_installed("openvino")
+    adapted = pliant.adapt_(CifarResNet(14, shortcut="projection"), config).eval()
+    path = pliant.export(adapted, tmp_path / "net.onnx", switchable=mode, image_size=16).path
+    kinds: dict[str, set[str]] = {}
+    for name, subnets in {"whole": None, "alone": [str(adapted.space.smallest)]}.items():
+        net = pliant.runtime.load(path, runtime="openvino", subnets=subnets, threads=1)
+        sessions = net.session._sessions.values() if subnets else [net.session]
+        compiled = next(iter(sessions))._request.get_compiled_model()
+        kinds[name] = {node.get_rt_info()["layerType"].astype(str) for node in compiled.get_runtime_model().get_ops()}
+    assert "If" in kinds["whole"] and not kinds["alone"] & {"If", "Parameter"}, kinds
+
+
 @pytest.mark.slow
 def test_a_file_that_takes_so_many_at_once_says_so(model, digits, tmp_path):
     skip_unless_installed("executorch")
@@ -282,8 +315,8 @@ def test_files_that_cannot_be_measured_get_one_line(model, switchable, digits, t
 def test_the_memory_of_a_file_is_its_weights_and_a_pass(tmp_path):
     skip_where_no_memory_is_read()
     # Far more than what a session takes besides, which is another 5 to 15 MB from one machine to the next.
-    wide = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 100_000, bias=False), torch.nn.Linear(100_000, 2))
-    path = pliant.export(wide, tmp_path / "net.onnx", image_size=8).path
+    layers = (torch.nn.Flatten(), torch.nn.Linear(192, 100_000, bias=False), torch.nn.Linear(100_000, 2))
+    path = pliant.export(torch.nn.Sequential(*layers), tmp_path / "net.onnx", image_size=8).path
     one, many = (pliant.measure_file(path, batch_size=batch, threads=1, rounds=1).rows[0] for batch in (1, 200))
     assert 77 < one["peak_memory_mb"] < 115, "weights of 77.6 MB, once"
     assert 79 < many["peak_memory_mb"] - one["peak_memory_mb"] < 120, "199 times 100000 values of 4 bytes"

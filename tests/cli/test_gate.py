@@ -57,7 +57,7 @@ def test_for_people_and_a_page(cli, gate_folder, image_folder) -> None:
         (("--budget", 0.001), "budget 0.001 cannot be met"),
         (("--confidence", "margin"), "--confidence needs --policy confidence"),
         (("--calibrate",), "--calibrate needs --policy confidence"),
-        (("--subnet", "width=0.5"), "--subnet needs --policy confidence"),
+        (("--subnet", "width=0.5"), "--subnet does not go with --policy gate"),
         (("--split", "val"), "--split does not go with --policy"),
         (("--rounds", 0), "rounds=0"),
     ],

@@ -158,6 +158,9 @@ def test_an_exported_file_is_measured_and_picked_from(cli, refused, run_folder, 
     assert (rows[0]["subnet"], rows[-1]["subnet"], len(rows)) == ("TTT", "FFF", 8)
     assert {"gmacs", "params_m", "acc1", "latency_ms", "latency_ms_p95", "file_mb"} <= set(rows[0])
     assert Table.load(tmp_path / "net.onnx.table.json").rows == rows
+    few = json.loads(cli("measure", net, *options, "--subnet", "TTF", "--subnet", "TTT", "--json").out)
+    assert [row["subnet"] for row in few] == ["TTT", "TTF"]
+    assert "allowed are TTT, FTT" in refused("measure", net, *options, "--subnet", "TT")
     picked = cli("pick", net, "--gmacs", rows[0]["gmacs"], "--json")
     assert json.loads(picked.out)[0]["subnet"] == "TTT"
     assert "ONNX Runtime" in cli("measure", net, *options).out

@@ -111,7 +111,10 @@ def measure(
     ] = False,
     subnet: Annotated[
         list[str] | None,
-        typer.Option(help="With --policy confidence: what is tried, in order, named one by one; default: all exits."),
+        typer.Option(
+            help="Only these sub-networks, named one by one; of an exported file only they are loaded. With --policy "
+            "confidence: what is tried, in order; default: all exits."
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -127,7 +130,7 @@ def measure(
     if policy is None:
         _refuse("needs --policy", budgets=budgets, budget=budget)
     if policy is not PolicyKind.confidence:
-        _refuse("needs --policy confidence", confidence=confidence, calibrate=calibrate, subnet=subnet)
+        _refuse("needs --policy confidence", confidence=confidence, calibrate=calibrate)
     if budget:
         _refuse("is how many, --budget which: give one of them", budgets=budgets)
     if policy is not None:
@@ -151,7 +154,7 @@ def measure(
             "energy": energy,
             "meter": None if meter is None else find(meter),
         }
-        measure_exported(run, data, runtime=runtime, beside=beside or (), as_json=json, **how)
+        measure_exported(run, data, runtime=runtime, subnets=subnet, beside=beside or (), as_json=json, **how)
         return
     _refuse("is for exported files, such as net.onnx", runtime=runtime, beside=beside)
     network, info = load_run(run, model)
@@ -160,6 +163,7 @@ def measure(
         how = {"name": info["model"], "threads": threads, "rounds": rounds, "as_json": json}
         how |= {"budgets": budget or (5 if budgets is None else budgets)}
         if policy is PolicyKind.gate:
+            _refuse("does not go with --policy gate, which chooses among those it has learned", subnet=subnet)
             show_gate(run, network, load_data_of(run, data, info), **how)
             return
         show_policies(
@@ -180,6 +184,7 @@ def measure(
         table = measure_all(
             network,
             images,
+            subnets=subnet,
             split=split.value,
             batch_size=batch_size,
             threads=threads,

@@ -37,6 +37,7 @@ def measure_file(
     data: ImageData | None = None,
     *,
     runtime: str | None = None,
+    subnets: Sequence[str] | None = None,
     beside: Sequence[str | os.PathLike[str]] = (),
     split: Literal["test", "val"] = "test",
     batch_size: int | None = None,
@@ -55,6 +56,7 @@ def measure_file(
         path: the file.
         data: where accuracy is measured; it is normalised as the file says. None = accuracy is left out.
         runtime: what runs the files, such as `openvino`; none = what their ending stands for.
+        subnets: the only sub-networks of the file that are loaded, see `pliant.runtime.load`; none = all.
         beside: other files, measured in the same rounds, such as the int8 file of the same network.
         split: of the data; data without a test split is measured on `val`, and the table says so.
         batch_size: images in a pass that is timed; none = what the file fixes, else 1.
@@ -74,15 +76,16 @@ def measure_file(
         read, `file_mb` (10^6 bytes, of the whole file) and `precision`.
 
     Raises:
-        ValueError: no such file or runtime, a file that `pliant` did not write or that does not say what accuracy
-            needs, data of other classes or of another size, or options that make no sense.
+        ValueError: no such file, runtime or sub-network, a file that `pliant` did not write or that does not say what
+            accuracy needs, data of other classes or of another size, or options that make no sense.
     """
     at_least_one(batch_size=batch_size)
     timing = Timing(threads=threads, rounds=rounds, budget_seconds=budget_seconds, warmup=warmup)
     if meter is not None:
         read_joules(meter)
     with using_threads(threads) as used:
-        files = {Path(one): load(one, runtime=runtime, threads=used) for one in (path, *beside)}
+        wanted: dict[Path, Sequence[str] | None] = {Path(path): subnets} | {Path(one): None for one in beside}
+        files = {one: load(one, runtime=runtime, subnets=few, threads=used) for one, few in wanted.items()}
         rows = [_described(one, file, subnet) for one, file in files.items() for subnet in file.subnets]
         first = files[Path(path)].info
         info: dict[str, Any] = {"model": first.get("model") or Path(path).name, "image_size": _size(first)}
@@ -94,7 +97,7 @@ def measure_file(
         used_mj, said = timing.energies(calls, meter, on_progress) if energy else ({}, {})
         info |= circumstances | said
         if memory:
-            info |= _add_memory(rows, files, runtime, batch, used, on_progress)
+            info |= _add_memory(rows, files, wanted, on_progress, runtime=runtime, batch_size=batch, threads=used)
         for name, row in zip(calls, rows, strict=True):
             row |= latencies[name] | ({"energy_mj": used_mj[name] / batch} if used_mj else {})
     versions = sorted({file.session.version for file in files.values()})
@@ -173,17 +176,16 @@ def _add_accuracy(
 def _add_memory(
     rows: Sequence[dict[str, Any]],
     files: Mapping[Path, ExportedFile],
-    runtime: str | None,
-    batch_size: int,
-    threads: int,
+    wanted: Mapping[Path, Sequence[str] | None],
     on_progress: Progress,
+    **how: Any,
 ) -> dict[str, Any]:
     """Measure the memory of each sub-network, or return why it cannot be."""
     if why := why_no_memory():
         return {"no_memory": why}
     owners = [(path, subnet) for path, file in files.items() for subnet in file.subnets]
     for done, (row, (path, subnet)) in enumerate(zip(rows, owners, strict=True), start=1):
-        row["peak_memory_mb"] = file_memory_mb(path, subnet, runtime=runtime, batch_size=batch_size, threads=threads)
+        row["peak_memory_mb"] = file_memory_mb(path, subnet, subnets=wanted[path], **how)
         on_progress("memory", done, len(rows))
     return {}
 

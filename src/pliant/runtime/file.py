@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from pliant.policy.budget import Budget, choose
 from pliant.runtime.runtimes import runtime_of
-from pliant.runtime.session import SWITCHES, Session, switch_of
+from pliant.runtime.session import SWITCHES, Session, only, switch_of
 
 if TYPE_CHECKING:
     import numpy
@@ -21,6 +21,7 @@ def load(
     path: str | os.PathLike[str],
     *,
     runtime: str | None = None,
+    subnets: Sequence[str] | None = None,
     threads: int | None = None,
     providers: Sequence[str] | None = None,
 ) -> ExportedFile:
@@ -29,12 +30,14 @@ def load(
     Args:
         path: the file.
         runtime: what runs it, such as `openvino`; none = what its ending stands for, ONNX Runtime for `.onnx`.
+        subnets: the only sub-networks that will run; none = all. OpenVINO then compiles each of them on its own: as
+            fast as from a file of its own, in the memory of all of them.
         threads: how many compute one operator; none = as many as the runtime likes.
         providers: of ONNX Runtime, the preferred first; none = the CPU.
 
     Raises:
-        ValueError: the runtime is not installed or does not load the file, `pliant` did not write it, or it stops by a
-            policy of its own.
+        ValueError: the runtime is not installed or does not load the file, `pliant` did not write it, it stops by a
+            policy of its own, or it has not all of `subnets`.
     """
     path = Path(path)
     if not path.is_file():
@@ -42,12 +45,15 @@ def load(
     chosen = runtime_of(path, runtime)
     if providers is not None and chosen.name != "onnxruntime":
         raise ValueError(f"providers: only onnxruntime has any, and {path} is run by {chosen.name}; leave them out")
-    session = chosen.open(path, threads, **({} if providers is None else {"providers": providers}))
+    options: dict[str, Any] = {} if providers is None else {"providers": providers}
+    if subnets is not None and chosen.settles:
+        options["subnets"] = subnets
+    session = chosen.open(path, threads, **options)
     if not {"image_size", "tokens"} & set(session.info):
         raise ValueError(f"{path}: does not say what it takes (image_size); expected a file of pliant.export")
     if "policy" in session.info:
         raise ValueError(f"{path}: stops by a policy of its own, and holds no sub-networks to choose from")
-    return ExportedFile(session)
+    return ExportedFile(session, subnets)
 
 
 class ExportedFile:
@@ -55,19 +61,19 @@ class ExportedFile:
 
     Attributes:
         table: one row for each sub-network, smallest first: `subnet`, `gmacs`, `params_m`, and what was measured.
-        subnets: their texts; of a network that has none its name.
+        subnets: the texts of those that were asked for; of a network that has none its name.
         info: what else the file says of itself: `image_size`, `class_names`, `mean`, `std`, `measured`, ...
         session: what the runtime made of the file.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, subnets: Sequence[str] | None = None) -> None:
         import numpy
 
         self.session = session
         self.info = {name: value for name, value in session.info.items() if name != "subnets"}
         self._shape, dtype = _inputs(self.info)
         self._dtype = numpy.dtype(dtype)
-        rows = session.info.get("subnets", [_only_row(self.info)])
+        rows = only(session.info.get("subnets", [_only_row(self.info)]), subnets)
         self.table = [{key: value for key, value in row.items() if key not in SWITCHES} for row in rows]
         self._switches = {row["subnet"]: switch_of(row) for row in rows}
         self.subnets = tuple(self._switches)
@@ -113,10 +119,11 @@ class ExportedFile:
         """Return `batch_size` inputs of the type and shape that the file takes: random numbers, always the same."""
         import numpy
 
-        numbers, shape = numpy.random.default_rng(0), (batch_size, *self._shape[1:])
+        numbers = numpy.random.default_rng(0)
         if "tokens" in self.info:
-            return numbers.integers(self.info["vocabulary"], size=shape, dtype=self._dtype)
-        return numbers.standard_normal(shape, self._dtype)
+            return numbers.integers(self.info["vocabulary"], size=(batch_size, self.info["tokens"]))
+        size = self.info["image_size"]
+        return numbers.standard_normal((batch_size, self.info["channels"], size, size), numpy.float32)
 
     def pick(self, **budget: Unpack[Budget]) -> dict[str, Any]:
         """Return the row of the best sub-network for a budget, as `Table.pick` does; its `subnet` is what to call with.

@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,13 @@ def why_no_memory() -> str:
 
 
 def file_memory_mb(
-    path: Path, subnet: str, *, runtime: str | None = None, batch_size: int = 1, threads: int | None = None
+    path: Path,
+    subnet: str,
+    *,
+    subnets: Sequence[str] | None = None,
+    runtime: str | None = None,
+    batch_size: int = 1,
+    threads: int | None = None,
 ) -> float:
     """Measure how much memory a process holds more for one sub-network of a file: all that was loaded, and a pass.
 
@@ -45,6 +52,7 @@ def file_memory_mb(
     Args:
         path: the file.
         subnet: which of its sub-networks runs.
+        subnets: those that are loaded, see `pliant.runtime.load`; none = all.
         runtime: what runs it; none = what its ending stands for.
         batch_size: images in the pass, which is the first.
         threads: CPU threads; none = as many as the runtime likes.
@@ -55,7 +63,8 @@ def file_memory_mb(
     Raises:
         ValueError: the process failed; with its last line.
     """
-    how = {"path": str(path), "subnet": subnet, "runtime": runtime, "batch_size": batch_size, "threads": threads}
+    loading = {"runtime": runtime, "subnets": subnets, "threads": threads}
+    how = {"path": str(path), "subnet": subnet, "batch_size": batch_size, "loading": loading}
     command = [sys.executable, "-m", __name__, json.dumps(how)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -64,12 +73,11 @@ def file_memory_mb(
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _grown_mb(path: str, subnet: str, runtime: str | None, batch_size: int, threads: int | None) -> float:
-    chosen = runtime_of(Path(path), runtime)
-    chosen.module()  # so that its library is here before
+def _grown_mb(path: str, subnet: str, batch_size: int, loading: dict[str, Any]) -> float:
+    runtime_of(Path(path), loading["runtime"]).module()  # so that its library is here before
     _give_back_freed()
     before = _kib(_NOW)
-    file = load(path, runtime=chosen.name, threads=threads)
+    file = load(path, **loading)
     inputs = file.example(batch_size)
     _give_back_freed()
     _forget_peak()

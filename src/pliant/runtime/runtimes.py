@@ -29,6 +29,7 @@ class Runtime:
         package: what has to be installed.
         extra: of pliant, which brings the package; empty where it comes with pliant.
         switches: whether it runs files whose sub-network is an input.
+        settles: whether it makes a network of its own of each sub-network, where it is told which ones will run.
         quantized: whether there are int8 files for it.
         most: inputs that a file takes at once which was written for any number of them; none = there is no limit.
     """
@@ -40,6 +41,7 @@ class Runtime:
     package: str
     extra: str = ""
     switches: bool = False
+    settles: bool = False
     quantized: bool = False
     most: int | None = None
 
@@ -92,6 +94,7 @@ RUNTIMES = {
             package="openvino",
             extra="openvino",
             switches=True,
+            settles=True,
             quantized=True,
         ),
         Runtime(name="pytorch", title="PyTorch", ending=".pt2", format="PyTorch program", package="torch"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["OUTPUT", "SWITCHES", "TEXTS", "Session", "said_by", "switch_of"]
+__all__ = ["OUTPUT", "SWITCHES", "TEXTS", "Session", "only", "said_by", "switch_of"]
 
 OUTPUT = "logits"
 """What files with names for their values call their answer."""
@@ -40,6 +40,22 @@ class Session(Protocol):
 def said_by(properties: Mapping[str, str]) -> dict[str, Any]:
     """Return the metadata properties of an ONNX file as values."""
     return {name: _value(name, text) for name, text in properties.items()}
+
+
+def only(rows: Sequence[Mapping[str, Any]], subnets: Sequence[str] | None) -> list[Mapping[str, Any]]:
+    """Return the rows of these sub-networks, in the order of the file; none = all.
+
+    Raises:
+        ValueError: it has none of that name, or nothing was named.
+    """
+    known = [row["subnet"] for row in rows]
+    if subnets is None:
+        return [*rows]
+    strange = [subnet for subnet in subnets if subnet not in known]
+    if strange or not subnets:
+        what = f"no sub-network {strange[0]!r}" if strange else "subnets: got none"
+        raise ValueError(f"{what}: allowed are {', '.join(known)}")
+    return [row for row in rows if row["subnet"] in subnets]
 
 
 def switch_of(row: Mapping[str, Any]) -> dict[str, numpy.ndarray]:
