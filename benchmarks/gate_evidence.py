@@ -64,16 +64,24 @@ def without(row: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def summarise(network: str, results: Path) -> None:
-    """Means over seeds, and standard deviations where there are two or more."""
+    """Means over seeds, and standard deviations where there are two or more.
+
+    Latencies are those of the seeds whose widths were timed as they ship. The first ones were not: their weights were
+    parts of the wide ones, which takes time at every pass.
+    """
     runs: dict[str, list[dict[str, Any]]] = {}
     for path in sorted((results / f"cifar10-gate-{network}").glob("*-seed*.json")):
         document = json.loads(path.read_text())
+        if document["info"].get("latency_of") != "extracted":
+            for part in ("widths", "gates"):
+                document[part] = [without(row, *(key for key in row if "latency" in key)) for row in document[part]]
         runs.setdefault(document["run"], []).append(document)
     summary = {}
     for name, documents in runs.items():
         widths, gates = (together([document[part] for document in documents]) for part in ("widths", "gates"))
         summary[name] = {
             "seeds": [document["seed"] for document in documents],
+            "timed": [document["seed"] for document in documents if "latency_ms_mean" in document["gates"][0]],
             "epochs": [phase["epochs"] for phase in documents[0]["phases"]],
             "widths": widths,
             "gates": [row | {"equal_accuracy": equal_accuracy(row, widths)} for row in gates],
@@ -90,8 +98,8 @@ def together(seeds: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     rows = []
     for same in zip(*seeds, strict=True):
         row = {}
-        for key, value in same[0].items():
-            values = [one[key] for one in same]
+        for key, value in {key: value for one in same for key, value in one.items()}.items():
+            values = [one[key] for one in same if key in one]
             row[key] = statistics.fmean(values) if isinstance(value, float) else value
             if key == "shares":
                 row[key] = {route: statistics.fmean(shares[route] for shares in values) for route in value}

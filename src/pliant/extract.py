@@ -11,7 +11,7 @@ from pliant.axes import Axes
 from pliant.core.adaptive import AdaptiveModule, StageEnd, as_adaptive
 from pliant.core.anatomy import Anatomy
 from pliant.core.subnet import SubNet
-from pliant.core.surgery import shared_copy
+from pliant.core.surgery import own_parts_, shared_copy
 from pliant.depth import transform as depth
 from pliant.exits import transform as exits
 from pliant.width import transform as width
@@ -42,7 +42,10 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
     _bake_(plain, anatomy, wanted, chosen)
     if wanted.exits and ending:
         plain = exits.bake_(plain, wanted.exits, ending)
-    return plain if share else copy.deepcopy(plain)
+    if share:
+        return plain
+    own_parts_(plain, {})  # the copy of a buffer that is a part of another one would copy that one whole
+    return copy.deepcopy(plain)
 
 
 def original(model: AdaptiveModule) -> nn.Module:

@@ -18,6 +18,7 @@ from pliant.export import ExportError, export, read_metadata
 from pliant.extract import extract
 from pliant.models.resnet import CifarResNet
 from pliant.recalibrate import recalibrated
+from pliant.width.config import Width
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +99,15 @@ def test_onnx_file_is_whole_and_lean(tmp_path):
     bytes_of_weights = 4 * sum(p.numel() for p in extract(model, "largest").parameters())
     assert path.stat().st_size == pytest.approx(bytes_of_weights, rel=0.01)
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param, "any batch size"
+
+
+@pytest.mark.parametrize("ending", RUN)
+def test_a_narrow_network_takes_no_wide_weights_along(tmp_path, ending):
+    model = adapt_(CifarResNet(20, shortcut="projection"), Width(choices=(0.25, 1.0))).eval()
+    narrow, alone = (tmp_path / f"{name}{ending}" for name in ("narrow", "alone"))
+    export(model, narrow, subnet="width=0.25", image_size=32)
+    export(extract(model, "width=0.25"), alone, image_size=32)
+    assert narrow.stat().st_size == pytest.approx(alone.stat().st_size, rel=0.02)
 
 
 @pytest.mark.parametrize("ending", RUN)

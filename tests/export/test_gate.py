@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import pliant
+import pliant.runtime
 from pliant.core.adaptive import AdaptiveModule
 from pliant.export import ExportError
 from pliant.export.ship import read_metadata
@@ -43,6 +44,18 @@ def profiled_convolutions(path: Path, image: Tensor, folder: Path) -> int:
     session.run(None, {"images": image.numpy()})
     text = Path(session.end_profiling()).read_text()
     return text.count('"op_name" : "Conv"') + text.count('"op_name" : "FusedConv"')
+
+
+@pytest.mark.parametrize("ending", ["onnx", "pt2"])
+def test_one_of_its_sub_networks_alone_takes_any_number_of_images(tmp_path: Path, ending: str) -> None:
+    model, images = gated("pliant:resnet20", shortcut="projection")
+    subnet = str(model.routes[1])
+    path = pliant.export(model, tmp_path / f"net.{ending}", subnet=subnet, image_size=32).path
+    net = pliant.runtime.load(path)
+    for some in (images[:1], images[:3]):
+        with torch.no_grad():
+            expected = model(some, subnet=subnet)
+        torch.testing.assert_close(torch.from_numpy(net(some.numpy())), expected, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,18 @@ def test_through_the_switched_model_memory_holds_all_weights(adapted):
     assert switched.rows[0]["peak_memory_mb"] - extracted.rows[0]["peak_memory_mb"] >= 4 * difference
 
 
+@pytest.mark.parametrize("norms", ["statistics", "shared"])
+def test_narrow_networks_are_measured_as_they_ship(norms):
+    model = pliant.create_model("pliant:resnet20", num_classes=10, shortcut="projection")
+    pliant.adapt_(model, pliant.Width(choices=(0.25, 0.5, 1.0), norms=norms), pliant.Depth())
+    chosen = ["width=0.25,depth=TTT", "width=0.25,depth=FFF", "width=1.0,depth=FFF"]
+    table = measure(model, image_size=16, subnets=chosen, **QUICK)
+    assert len(table.rows) == len(chosen)
+    for row in table.rows:
+        alone = measure(pliant.extract(model, row["subnet"]), image_size=16, **QUICK).rows[0]
+        assert row["peak_memory_mb"] == alone["peak_memory_mb"], "not that of the wide weights"
+
+
 def test_the_model_stays_as_it_was(adapted, data):
     model = copy.deepcopy(adapted)
     model.train()

@@ -1,4 +1,4 @@
-"""Change a module by path; mix a class into an instance in place; copy a module without its tensors."""
+"""Change a module by path; mix a class into an instance in place; copy a module without its tensors, or its parts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ from functools import cache
 from types import FunctionType
 from typing import Any, TypeVar
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-__all__ = ["demote", "identity_for", "mix_in", "refuse_unfit", "remove_child", "replace", "shared_copy", "takes"]
+__all__ = [
+    "demote",
+    "identity_for",
+    "mix_in",
+    "own_parts_",
+    "refuse_unfit",
+    "remove_child",
+    "replace",
+    "shared_copy",
+    "takes",
+]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -153,6 +164,28 @@ def shared_copy(module: ModuleT) -> ModuleT:
         )
     tensors = [*module.parameters(), *module.buffers()]
     return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+
+
+def own_parts_(network: nn.Module, made: dict[Any, Tensor]) -> None:
+    """Give a network tensors of its own where it has parts of larger ones, in place; nothing else is copied.
+
+    Args:
+        network: no other has its modules.
+        made: what earlier calls have copied, by where it lay: networks that shared a part share its copy.
+    """
+    for module in network.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None and _is_part(tensor):
+                    where = tensor.untyped_storage(), tensor.storage_offset()
+                    place = (*where, tensor.shape, tensor.stride(), tensor.dtype)
+                    if place not in made:
+                        made[place] = copy.deepcopy(tensor) if isinstance(tensor, nn.Parameter) else tensor.clone()
+                    tensors[name] = made[place]
+
+
+def _is_part(tensor: Tensor) -> bool:
+    return not is_traceable_wrapper_subclass(tensor) and tensor.untyped_storage().nbytes() > tensor.nbytes
 
 
 def _sharded(module: nn.Module) -> bool:

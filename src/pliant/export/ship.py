@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.inputs import InputSpec, logits_of
 from pliant.core.subnet import SubNet
+from pliant.core.surgery import own_parts_
 from pliant.core.wrapped import refuse_wrapped
 from pliant.export.aotinductor import write_package
 from pliant.export.executorch import write_executorch
@@ -164,6 +165,7 @@ def _export_one(
     if recalibrate_on is not None and not why_not(model, chosen):
         # The extract shares its tensors with the adapted copy, which therefore still is what the file must agree with.
         recalibrated_on = recalibrate_(network, (images.to("cpu", torch.float32) for images in recalibrate_on))
+    own_parts_(network, {})  # else some formats would keep the wider weights that they are parts of
     inputs = order.inputs(model)
     network, eager = _returning_logits(network, eager, inputs)
     metadata = describe(inputs, order.batch, order.info, most=order.most)

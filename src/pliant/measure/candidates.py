@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule, as_adaptive
 from pliant.core.subnet import SubNet
+from pliant.core.surgery import own_parts_
 from pliant.create import identify
 from pliant.extract import extract, original
 from pliant.recalibrate import recalibrated, why_not
 
-__all__ = ["Candidate", "find_candidates", "model_name"]
+__all__ = ["Candidate", "find_candidates", "model_name", "ship_"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Candidate:
         name: the sub-network, or what a plain network is called.
         model: the model that was given, or the recalibrated network.
         run: images to logits through that model: `model(x, subnet=...)`.
-        network: the plain network that would be shipped; its tensors are the model's own.
+        network: the plain network that would be shipped; its tensors are the model's own, or after `ship_` copies.
     """
 
     name: str
@@ -69,6 +71,18 @@ def find_candidates(
             network, run = extract(model, subnet, share=True), partial(model, subnet=str(subnet))
             candidates.append(Candidate(str(subnet), model, run=run, network=network))
     return candidates
+
+
+def ship_(candidates: Iterable[Candidate]) -> None:
+    """Let the networks have their weights as they would ship, before they are timed.
+
+    Those of a narrow one are parts of wider weights, which do not lie together: every pass would take time for that,
+    and the whole weights would count as its memory.
+    """
+    made: dict[Any, Tensor] = {}
+    for candidate in candidates:
+        if candidate.network is not candidate.model:
+            own_parts_(candidate.network, made)
 
 
 def model_name(model: nn.Module) -> str:

@@ -16,7 +16,7 @@ from pliant.core.adaptive import as_adaptive
 from pliant.core.fingerprint import fingerprint
 from pliant.core.macs import count_gmacs, count_macs
 from pliant.core.modes import evaluating
-from pliant.measure.candidates import find_candidates, model_name
+from pliant.measure.candidates import find_candidates, model_name, ship_
 from pliant.measure.environment import describe_environment, device_name
 from pliant.measure.gate_choices import GATE, Answers, scores_of
 from pliant.measure.gate_table import GateTable, equal_accuracy
@@ -161,6 +161,7 @@ def measure_gate(
             for one in candidates
         ]
         if rounds:
+            ship_(candidates)
             gates = {f"{GATE} {place}": row for place, row in enumerate((gated, *spent))}
             calls: dict[str, Any] = {key: partial(_predict_with, model, row["offsets"]) for key, row in gates.items()}
             calls |= {one.name: one.network for one in candidates}
@@ -168,7 +169,7 @@ def measure_gate(
             latencies, conditions = time_one_by_one(model, calls, data.test, **how)
             for key, row in (gates | {row["subnet"]: row for row in static}).items():
                 row |= latencies[key]
-            info |= conditions
+            info |= conditions | {"latency_of": "extracted"}
     shown = _telling(gated, spent)
     if "budget" in shown:
         info["shown_budget"] = shown["budget"]

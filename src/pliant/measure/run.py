@@ -15,7 +15,7 @@ from pliant.core.modes import evaluating
 from pliant.core.subnet import SubNet
 from pliant.core.wrapped import refuse_wrapped
 from pliant.measure.accuracy import measure_accuracy
-from pliant.measure.candidates import Candidate, find_candidates, model_name
+from pliant.measure.candidates import Candidate, find_candidates, model_name, ship_
 from pliant.measure.describe import structure_info, structure_row
 from pliant.measure.energy import Meter, read_joules
 from pliant.measure.environment import describe_environment, device_name, resolve_device
@@ -125,6 +125,8 @@ def measure(
             info |= {} if why_not(model) else {"recalibrated_on": recalibrate}
         candidates = find_candidates(model, subnets, name, batches)
         rows = _structure_rows(candidates, image_size, on_progress)
+        if through == "extracted":
+            ship_(candidates)
         if data is not None:
             info |= _add_accuracy(rows, candidates, data, split, eval_batch_size, on_progress)
         images = input_spec(model, image_size).random(batch_size, torch.Generator().manual_seed(0))

@@ -64,7 +64,7 @@ class DoubleHeadedGate(nn.Module):
         """Scale the channels of the output of a block."""
         if self.expand is None:
             return stream
-        shape = [len(stream)] + [1] * (stream.dim() - 1)
+        shape = [stream.shape[0]] + [1] * (stream.dim() - 1)
         shape[self.channel_dim] = -1
         return stream * (1 + torch.tanh(self.expand(features))).view(shape)
 
