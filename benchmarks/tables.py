@@ -136,8 +136,8 @@ def gates(runs: Mapping[str, Any], recipe: str) -> Iterable[str]:
         heads = [f"`{name}`", "10⁶ MACs", "test accuracy %", "shares of the routes %", "MACs over a width", "latency"]
         yield markdown(heads, lines)
     how = "; ".join(
-        f"`{name}`: seeds {', '.join(map(str, run['seeds']))}, {' + '.join(map(str, run['epochs']))} epochs, latency of "
-        f"{', '.join(map(str, run['timed'])) or 'none'}"
+        f"`{name}`: seeds {', '.join(map(str, run['seeds']))}, {' + '.join(map(str, run['epochs']))} epochs, "
+        f"latency of {', '.join(map(str, run['timed'])) or 'none'}"
         for name, run in runs.items()
     )
     yield (
