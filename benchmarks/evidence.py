@@ -40,7 +40,6 @@ from pliant.measure import measure
 from pliant.train.engine import train
 from pliant.train.recipe import Adapt, PlanChoice, Recipe
 from pliant.train.records import Row
-from pliant.width.config import Width
 
 # The recipe of each study.
 STUDIES = {
@@ -68,9 +67,8 @@ ADAPTIVE = {
     "adn-shared-norms": PlanChoice(name="adn"),
 }
 # Networks with all widths, as changes of the recipe, which has a moving average as its teacher.
-PRIVATE_NORMS = Adapt(depth=None, width=Width(choices=(0.25, 0.5, 0.75, 1.0), norms="private"))
 WIDTHS: dict[str, dict[str, Any]] = {
-    "slimmable": {"plan": PlanChoice(name="slimmable"), "teacher": "live", "views": 1, "adapt": PRIVATE_NORMS},
+    "slimmable": {"plan": PlanChoice(name="slimmable"), "teacher": "live", "views": 1},
     "sandwich": {"teacher": "live", "views": 1},
     "bootstrapping": {"views": 1},
     "multi-view": {"views": 2},
@@ -110,7 +108,10 @@ def recipe_of(study: str, name: str, seed: int, place: Place) -> Recipe:
     if name in ALONE:
         return recipe.replace(only=end_of(recipe, ALONE[name]), recalibrate=0, views=1)
     if name in WIDTHS:
-        return recipe.replace(**WIDTHS[name])
+        assert recipe.adapt is not None and recipe.adapt.width is not None
+        own = recipe.adapt.width.replace(norms="private", gate=None)
+        changes = {"adapt": Adapt(depth=None, width=own)} if name == "slimmable" else {}
+        return recipe.replace(**WIDTHS[name], **changes)
     if name == "after":
         start = os.path.relpath(place.folder(*STARTS_FROM, seed))
         return recipe.replace(model=recipe.model.replace(start_from=start))
