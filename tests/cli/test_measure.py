@@ -140,6 +140,13 @@ def test_images_are_scaled_as_the_recipe_of_the_run_says(run_folder, image_folde
     assert (images.test.style.resize, images.test.style.interpolation) == (120, "bicubic")
 
 
+def test_some_sub_networks_alone(cli, run_folder, image_folder) -> None:
+    options = ("--data", image_folder, "--rounds", 1, "--no-energy", "--json")
+    result = cli("measure", run_folder, *options, "--subnet", "FFF", "--subnet", "TTF")
+    assert [row["subnet"] for row in json.loads(result.out)] == ["TTF", "FFF"]
+    assert [row["subnet"] for row in Table.load(run_folder / "table.json").rows] == ["TTF", "FFF"]
+
+
 def test_other_classes_are_refused_by_name(refused, run_folder, image_folder) -> None:
     for part in ("train", "test"):
         (image_folder / part / "light").rename(image_folder / part / "loud")

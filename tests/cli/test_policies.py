@@ -59,7 +59,7 @@ def test_budgets_one_by_one(cli, exits_folder, image_folder) -> None:
         (("--policy", "confidence", "--budget", 0.03, "--budgets", 3), "--budgets is how many, --budget which"),
         (("--policy", "confidence", "--budget", 0.0001), "0.0001"),
         (("--budgets", 3), "--budgets needs --policy"),
-        (("--subnet", "TTT"), "--subnet needs --policy"),
+        (("--subnet", "XXX"), "'XXX'"),
         (("--calibrate",), "--calibrate needs --policy"),
         (("--policy", "confidence", "--batch-size", 2), "--batch-size does not go with --policy"),
         (("--policy", "confidence", "--split", "val"), "--split does not go with --policy"),
