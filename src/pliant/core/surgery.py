@@ -174,7 +174,8 @@ def own_parts_(network: nn.Module, made: dict[Any, Tensor]) -> None:
         made: what earlier calls have copied, by where it lay: networks that shared a part share its copy.
     """
     for module in network.modules():
-        for tensors in (module._parameters, module._buffers):
+        kinds: list[dict[str, Any]] = [module._parameters, module._buffers]
+        for tensors in kinds:
             for name, tensor in tensors.items():
                 if tensor is not None and _is_part(tensor):
                     where = tensor.untyped_storage(), tensor.storage_offset()
