@@ -44,8 +44,9 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
         plain = exits.bake_(plain, wanted.exits, ending)
     if share:
         return plain
-    own_parts_(plain, {})  # the copy of a buffer that is a part of another one would copy that one whole
-    return copy.deepcopy(plain)
+    copied = copy.deepcopy(plain)
+    own_parts_(copied, {})  # the copy of a buffer that is a part of another one is a part of a copy of that one
+    return copied
 
 
 def original(model: AdaptiveModule) -> nn.Module:

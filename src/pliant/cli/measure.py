@@ -131,6 +131,8 @@ def measure(
         _refuse("needs --policy", budgets=budgets, budget=budget)
     if policy is not PolicyKind.confidence:
         _refuse("needs --policy confidence", confidence=confidence, calibrate=calibrate)
+    if policy is PolicyKind.gate:
+        _refuse("does not go with --policy gate, which chooses among those it has learned", subnet=subnet)
     if budget:
         _refuse("is how many, --budget which: give one of them", budgets=budgets)
     if policy is not None:
@@ -163,7 +165,6 @@ def measure(
         how = {"name": info["model"], "threads": threads, "rounds": rounds, "as_json": json}
         how |= {"budgets": budget or (5 if budgets is None else budgets)}
         if policy is PolicyKind.gate:
-            _refuse("does not go with --policy gate, which chooses among those it has learned", subnet=subnet)
             show_gate(run, network, load_data_of(run, data, info), **how)
             return
         show_policies(

@@ -119,11 +119,10 @@ class ExportedFile:
         """Return `batch_size` inputs of the type and shape that the file takes: random numbers, always the same."""
         import numpy
 
-        numbers = numpy.random.default_rng(0)
+        numbers, shape = numpy.random.default_rng(0), (batch_size, *self._shape[1:])
         if "tokens" in self.info:
-            return numbers.integers(self.info["vocabulary"], size=(batch_size, self.info["tokens"]))
-        size = self.info["image_size"]
-        return numbers.standard_normal((batch_size, self.info["channels"], size, size), numpy.float32)
+            return numbers.integers(self.info["vocabulary"], size=shape)
+        return numbers.standard_normal(shape, numpy.float32)
 
     def pick(self, **budget: Unpack[Budget]) -> dict[str, Any]:
         """Return the row of the best sub-network for a budget, as `Table.pick` does; its `subnet` is what to call with.
@@ -134,7 +133,7 @@ class ExportedFile:
         return dict(choose(self.table, **budget))
 
 
-def _inputs(info: Mapping[str, Any]) -> tuple[tuple[int | str, ...], str]:
+def _inputs(info: Mapping[str, Any]) -> tuple[tuple[Any, ...], str]:
     """Return shape and type of what a file takes; a batch of any size is a name."""
     batch = info.get("batch", "batch")
     if "tokens" in info:
