@@ -84,7 +84,7 @@ def measure_file(
     if meter is not None:
         read_joules(meter)
     with using_threads(threads) as used:
-        wanted: dict[Path, Sequence[str] | None] = {Path(path): subnets} | {Path(one): None for one in beside}
+        wanted: dict[Path, Sequence[str] | None] = dict.fromkeys(map(Path, (path, *beside))) | {Path(path): subnets}
         files = {one: load(one, runtime=runtime, subnets=few, threads=used) for one, few in wanted.items()}
         rows = [_described(one, file, subnet) for one, file in files.items() for subnet in file.subnets]
         first = files[Path(path)].info
