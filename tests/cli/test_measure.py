@@ -167,8 +167,6 @@ def test_an_exported_file_is_measured_and_picked_from(cli, refused, run_folder, 
     assert Table.load(tmp_path / "net.onnx.table.json").rows == rows
     few = json.loads(cli("measure", net, *options, "--subnet", "TTF", "--subnet", "TTT", "--json").out)
     assert [row["subnet"] for row in few] == ["TTT", "TTF"]
-    itself = json.loads(cli("measure", net, *options, "--beside", net, "--subnet", "TTF", "--json").out)
-    assert [row["subnet"] for row in itself] == ["TTF"]
     assert "allowed are TTT, FTT" in refused("measure", net, *options, "--subnet", "TT")
     picked = cli("pick", net, "--gmacs", rows[0]["gmacs"], "--json")
     assert json.loads(picked.out)[0]["subnet"] == "TTT"
