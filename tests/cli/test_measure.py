@@ -170,6 +170,8 @@ def test_an_exported_file_is_measured_and_picked_from(cli, refused, run_folder, 
     assert "allowed are TTT, FTT" in refused("measure", net, *options, "--subnet", "TT")
     picked = cli("pick", net, "--gmacs", rows[0]["gmacs"], "--json")
     assert json.loads(picked.out)[0]["subnet"] == "TTT"
+    itself = cli("measure", net, *options, "--beside", net, "--subnet", "TTF", "--json")
+    assert [row["subnet"] for row in json.loads(itself.out)] == ["TTF"]
     assert "ONNX Runtime" in cli("measure", net, *options).out
     result = cli("measure", net, "--data", image_folder, "--budget-seconds", 0.3)
     assert "No energy: there is no RAPL counter" in result.err
