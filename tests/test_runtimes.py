@@ -86,9 +86,13 @@ def test_only_the_sub_networks_that_will_run_are_loaded(switchable, name):
     assert few.pick(gmacs=100)["subnet"] == "FTF"
     with pytest.raises(ValueError, match="no sub-network 'FFF': allowed are TTT, FTF"):
         few(IMAGES, "FFF")
-    for nothing in (["TTT", "QQQ"], []):
-        with pytest.raises(ValueError, match="allowed are TTT, FTT") as failure:
-            pliant.runtime.load(switchable, runtime=name, subnets=nothing)
+    for wrong, said in {
+        ("TTT", "QQQ"): "allowed are TTT, FTT",
+        (): "got none, allowed are TTT",
+        "TTT": "the text 'TTT'",
+    }.items():
+        with pytest.raises(ValueError, match=said) as failure:
+            pliant.runtime.load(switchable, runtime=name, subnets=wrong)
         assert "\n" not in str(failure.value)
 
 

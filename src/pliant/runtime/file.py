@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from pliant.policy.budget import Budget, choose
 from pliant.runtime.runtimes import runtime_of
-from pliant.runtime.session import SWITCHES, Session, only, switch_of
+from pliant.runtime.session import SWITCHES, Session, check_name, only, switch_of
 
 if TYPE_CHECKING:
     import numpy
@@ -92,11 +92,10 @@ class ExportedFile:
         Raises:
             ValueError: there is no such sub-network, or the inputs have another type or shape than the file takes.
         """
-        switch = self._switches.get(self.subnets[-1] if subnet is None else subnet)
-        if switch is None:
-            raise ValueError(f"no sub-network {subnet!r}: allowed are {', '.join(self.subnets)}")
+        chosen = self.subnets[-1] if subnet is None else subnet
+        check_name(chosen, self.subnets)
         self.check(inputs)
-        return self.session.run(inputs, switch)
+        return self.session.run(inputs, self._switches[chosen])
 
     def check(self, inputs: numpy.ndarray) -> None:
         """Refuse inputs that the file does not take.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["OUTPUT", "SWITCHES", "TEXTS", "Session", "only", "said_by", "switch_of"]
+__all__ = ["OUTPUT", "SWITCHES", "TEXTS", "Session", "check_name", "only", "said_by", "switch_of"]
 
 OUTPUT = "logits"
 """What files with names for their values call their answer."""
@@ -46,16 +46,28 @@ def only(rows: Sequence[Mapping[str, Any]], subnets: Sequence[str] | None) -> li
     """Return the rows of these sub-networks, in the order of the file; none = all.
 
     Raises:
-        ValueError: it has none of that name, or nothing was named.
+        ValueError: it has none of that name, nothing was named, or one text was given in place of several.
     """
     known = [row["subnet"] for row in rows]
     if subnets is None:
         return [*rows]
-    strange = [subnet for subnet in subnets if subnet not in known]
-    if strange or not subnets:
-        what = f"no sub-network {strange[0]!r}" if strange else "subnets: got none"
-        raise ValueError(f"{what}: allowed are {', '.join(known)}")
+    if isinstance(subnets, str):
+        raise ValueError(f"subnets: got the text {subnets!r}, expected a list of texts")
+    if not subnets:
+        raise ValueError(f"subnets: got none, allowed are {', '.join(known)}")
+    for subnet in subnets:
+        check_name(subnet, known)
     return [row for row in rows if row["subnet"] in subnets]
+
+
+def check_name(subnet: str, known: Collection[str]) -> None:
+    """Refuse a sub-network that a file does not have.
+
+    Raises:
+        ValueError: it is not among `known`.
+    """
+    if subnet not in known:
+        raise ValueError(f"no sub-network {subnet!r}: allowed are {', '.join(known)}")
 
 
 def switch_of(row: Mapping[str, Any]) -> dict[str, numpy.ndarray]:
