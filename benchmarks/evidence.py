@@ -67,11 +67,15 @@ ADAPTIVE = {
     "adn-shared-norms": PlanChoice(name="adn"),
 }
 # Networks with all widths, as changes of the recipe, which has a moving average as its teacher.
+SANDWICH = PlanChoice(name="sandwich")
+HALF_LABELS = PlanChoice(name="sandwich", options={"labels": 0.5})
 WIDTHS: dict[str, dict[str, Any]] = {
     "slimmable": {"plan": PlanChoice(name="slimmable"), "teacher": "live", "views": 1},
-    "sandwich": {"teacher": "live", "views": 1},
-    "bootstrapping": {"views": 1},
-    "multi-view": {"views": 2},
+    "sandwich": {"plan": SANDWICH, "teacher": "live", "views": 1},
+    "bootstrapping": {"plan": SANDWICH, "views": 1},
+    "bootstrapping-labels": {"plan": HALF_LABELS, "views": 1},
+    "multi-view": {"plan": SANDWICH, "views": 2},
+    "multi-view-labels": {"plan": HALF_LABELS, "views": 2},
     "ensemble": {"plan": PlanChoice(name="sandwich", options={"ensemble": True}), "views": 1},
 }
 FINETUNE = "cifar10-finetune"

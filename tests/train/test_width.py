@@ -167,7 +167,7 @@ def test_the_model_gets_both_views(
     ("plan", "message"),
     [
         ({"name": "slimmable"}, r"^two views: in plan 'slimmable' nobody learns from a teacher$"),
-        ({"name": "sandwich", "distillation": False}, "nobody learns from a teacher"),
+        ({"name": "sandwich", "labels": 1.0}, "nobody learns from a teacher"),
     ],
 )
 def test_two_views_without_a_teacher_are_refused_before_the_training(

@@ -48,9 +48,20 @@ def test_the_sandwich_is_the_default(make, batch):
     ]
 
 
-def test_without_distillation_all_learn_from_the_labels():
-    terms = build_plan("sandwich", SPACE, distillation=False, random=1).terms
+def test_all_learn_from_the_labels_alone_if_their_share_is_1():
+    terms = build_plan("sandwich", SPACE, labels=1, random=1).terms
     assert [term.name for term in terms] == ["width=1.0<-labels", "random-1<-labels", "width=0.25<-labels"]
+
+
+@pytest.mark.parametrize("name", ["sandwich", "slimmable"])
+def test_a_share_of_the_labels_in_what_the_taught_learn(make, batch, name):
+    model, (x, y) = make(pliant.Width(choices=CHOICES)).train(), batch
+    loss = pliant.Objective(model, build_plan(name, model.space, labels=0.25))(x, y)
+    *outputs, whole = (model(x, subnet=subnet) for subnet in model.subnets)
+    expected = F.cross_entropy(whole, y)
+    for output in outputs:
+        expected = expected + 0.25 * F.cross_entropy(output, y) + 0.75 * taught(output, whole)
+    torch.testing.assert_close(loss, expected)
 
 
 def test_an_ensemble_teaches_the_smallest_with_its_mean(make, batch):
@@ -123,7 +134,9 @@ def test_one_pass_after_the_other_gives_the_same_gradients(make, batch):
         ("sandwich", SubNetSpace((1, 1)), {}, r"'sandwich' is for networks whose width can be chosen.*pliant\.Width"),
         ("sandwich", SPACE, {"random": 3}, r"draws 3 sub-networks for each step, but this network has 2 beside"),
         ("sandwich", SPACE, {"random": -1}, r"random is -1, expected at least 0"),
-        ("sandwich", SPACE, {"distillation": False, "ensemble": True}, r"ensemble=True needs distillation=True"),
+        ("sandwich", SPACE, {"labels": 1, "ensemble": True}, r"ensemble=True needs teachers, and with labels=1"),
+        ("sandwich", SPACE, {"labels": 1.5}, r"'sandwich': labels is 1.5, expected a share in \[0, 1\]"),
+        ("slimmable", SPACE, {"labels": -1}, r"'slimmable': labels is -1, expected a share in \[0, 1\]"),
         ("slimmable+sandwich", SPACE, {}, r"joins two plans of one axis"),
     ],
 )

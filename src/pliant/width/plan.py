@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pliant.core.plan import GATE, RANDOM, Term
 
 __all__ = ["DEFAULT_PLAN", "PLANS"]
 
 
-def slimmable(widths: Sequence[str], *, distillation: bool = False) -> tuple[Term, ...]:
+def slimmable(widths: Sequence[str], *, labels: float = 1.0) -> tuple[Term, ...]:
     """Every width learns in every step (slimmable networks); `widths` are their texts, the whole network last.
 
-    From the labels, as published; with `distillation` the smaller ones learn from the whole network instead.
+    From the labels, as published, or by the share `labels` from them and for the rest from the whole network.
     """
+    _check_share("slimmable", labels)
     *smaller, whole = widths
-    if distillation:
-        return (Term(student=whole), *(Term(student=one, teacher=whole, on="logits") for one in smaller[::-1]))
-    return tuple(Term(student=one) for one in (whole, *smaller[::-1]))
+    return (Term(student=whole), *(term for one in smaller[::-1] for term in _taught(one, labels, teachers=[whole])))
 
 
 def sandwich(
     widths: Sequence[str],
     *,
     random: int = 2,
-    distillation: bool = True,
+    labels: float = 0.0,
     ensemble: bool = False,
     temperature: float = 1.0,
 ) -> tuple[Term, ...]:
@@ -33,26 +32,37 @@ def sandwich(
     The whole network learns from the labels and teaches the others (in-place distillation). In a recipe with
     `teacher: ema` its average over past steps teaches: that is the in-place bootstrapping of DS-Net, and with
     `ensemble` its ensemble bootstrapping, where the smallest learns from the average of the whole one and as many
-    drawn ones. Without `distillation` all learn from the labels.
+    drawn ones. The others learn by the share `labels` from the labels, which is 0 as published: where a training is so
+    short that the teacher knows little for much of it, they hold it back without.
     """
     if random < 0:
         raise ValueError(f"plan 'sandwich': random is {random}, expected at least 0")
-    whole, drawn = Term(student="largest"), [f"{RANDOM}{number}" for number in range(1, random + 1)]
-    if not distillation:
-        if ensemble:
-            raise ValueError("plan 'sandwich': ensemble=True needs distillation=True")
-        return (whole, *(Term(student=student) for student in (*drawn, "smallest")))
-    # A mean of teachers is a mean of divergences from each, up to what no gradient comes from.
+    _check_share("sandwich", labels)
+    if ensemble and labels == 1:
+        raise ValueError("plan 'sandwich': ensemble=True needs teachers, and with labels=1 there are none")
+    drawn = [f"{RANDOM}{number}" for number in range(1, random + 1)]
     others = [f"{RANDOM}{number}" for number in range(random + 1, 2 * random + 1)] if ensemble else []
-    teachers = ["largest", *others]
     return (
-        whole,
-        *(Term(student=student, teacher="largest", on="logits", temperature=temperature) for student in drawn),
-        *(
-            Term(student="smallest", teacher=teacher, on="logits", temperature=temperature, weight=1 / len(teachers))
-            for teacher in teachers
-        ),
+        Term(student="largest"),
+        *(term for student in drawn for term in _taught(student, labels, ["largest"], temperature)),
+        *_taught("smallest", labels, ["largest", *others], temperature),
     )
+
+
+def _taught(student: str, labels: float, teachers: Sequence[str], temperature: float = 1.0) -> Iterator[Term]:
+    """Yield what one sub-network learns: by a share from the labels, for the rest from the mean of its teachers."""
+    if labels > 0:
+        yield Term(student=student, weight=labels)
+    if labels < 1:
+        # A mean of teachers is a mean of divergences from each, up to what no gradient comes from.
+        weight = (1 - labels) / len(teachers)
+        for teacher in teachers:
+            yield Term(student=student, teacher=teacher, on="logits", weight=weight, temperature=temperature)
+
+
+def _check_share(plan: str, labels: float) -> None:
+    if not 0 <= labels <= 1:
+        raise ValueError(f"plan {plan!r}: labels is {labels}, expected a share in [0, 1]")
 
 
 def gates(widths: Sequence[str], *, cost: float = 0.5) -> tuple[Term, ...]:
