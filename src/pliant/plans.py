@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
 
+from pliant.core.config import of_type
 from pliant.core.plan import Plan, Term
 from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.depth import plan as depth
@@ -37,7 +38,8 @@ def build_plan(name: str, space: SubNetSpace, **options: Any) -> Plan:
         **options: of the plan; of joined plans, each takes those that it has.
 
     Raises:
-        ValueError: no plan of that name, an option that it does not have, or an axis that the model does not have.
+        ValueError: no plan of that name, an option that it does not have or that is of another type, or an axis that
+            the model does not have.
     """
     names = name.split("+")
     unknown = [part for part in names if part not in PLANS]
@@ -52,7 +54,12 @@ def build_plan(name: str, space: SubNetSpace, **options: Any) -> Plan:
         raise ValueError(f"plan {name!r} joins two plans of one axis; expected one of each axis at most")
     terms: list[Term] = []
     for part in names:
-        own = {option: value for option, value in options.items() if option in allowed[part]}
+        hints = get_type_hints(PLANS[part])
+        own = {
+            option: of_type(hints[option], value, f"plan {part!r}, {option}")
+            for option, value in options.items()
+            if option in allowed[part]
+        }
         build = _of_depth if part in depth.PLANS else _of_exits if part in exits.PLANS else _of_width
         terms += build(part, space, own)
     if any(part in depth.PLANS for part in names) and any(part in exits.PLANS for part in names):

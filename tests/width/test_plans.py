@@ -136,7 +136,9 @@ def test_one_pass_after_the_other_gives_the_same_gradients(make, batch):
         ("sandwich", SPACE, {"random": -1}, r"random is -1, expected at least 0"),
         ("sandwich", SPACE, {"labels": 1, "ensemble": True}, r"ensemble=True needs teachers, and with labels=1"),
         ("sandwich", SPACE, {"labels": 1.5}, r"'sandwich': labels is 1.5, expected a share in \[0, 1\]"),
-        ("slimmable", SPACE, {"labels": -1}, r"'slimmable': labels is -1, expected a share in \[0, 1\]"),
+        ("sandwich", SPACE, {"labels": "half"}, r"plan 'sandwich', labels: got 'half', expected float"),
+        ("adn", SubNetSpace((1, 1)), {"alpha": True}, r"plan 'adn', alpha: got True, expected float"),
+        ("slimmable", SPACE, {"labels": -0.5}, r"'slimmable': labels is -0.5, expected a share in \[0, 1\]"),
         ("slimmable+sandwich", SPACE, {}, r"joins two plans of one axis"),
     ],
 )

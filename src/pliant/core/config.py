@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self, Union
 
-__all__ = ["Config"]
+__all__ = ["Config", "of_type"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,12 +28,7 @@ class Config:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            hint = hints[field.name]
-            try:
-                value = _coerce(getattr(self, field.name), hint)
-            except TypeError:
-                given = getattr(self, field.name)
-                raise ValueError(f"{type(self).__name__}.{field.name}: got {given!r}, expected {_name(hint)}") from None
+            value = of_type(hints[field.name], getattr(self, field.name), f"{type(self).__name__}.{field.name}")
             object.__setattr__(self, field.name, value)
         self.validate()
 
@@ -75,6 +70,18 @@ class Config:
         if missing:
             raise ValueError(f"{cls.__name__}: field {', '.join(map(repr, missing))} is missing")
         return cls(**data)
+
+
+def of_type(hint: Any, value: Any, name: str) -> Any:
+    """Return a value as an annotation says, lists as tuples and integers as floats.
+
+    Raises:
+        ValueError: it is of another type; says what `name` got, and what is expected.
+    """
+    try:
+        return _coerce(value, hint)
+    except TypeError:
+        raise ValueError(f"{name}: got {value!r}, expected {_name(hint)}") from None
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:
