@@ -58,6 +58,12 @@ def test_widths_of_every_network(family: Family, tmp_path: Path):
     sizes = [sum(parameter.numel() for parameter in one.parameters()) for one in (network, original)]
     assert sizes[0] < 0.7 * sizes[1]
 
+    for parameter in model.parameters():  # what was computed before is not used when the weights have changed
+        parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    changed = run(model, subnet="smallest")
+    torch.testing.assert_close(changed, run(pliant.extract(model, "smallest")))
+    assert not torch.equal(changed, narrow)
+
     info = {"image_size": family.image_size} if family.image_size else {}
     loaded = pliant.load(pliant.save(model, tmp_path, source=family.source(), info=info))
     assert torch.equal(run(loaded, subnet="smallest"), run(model, subnet="smallest"))

@@ -43,7 +43,7 @@ class Part:
     centred: bool = False
 
     def of(self, tensor: Tensor, widths: Widths) -> Tensor:
-        """Return what runs of a tensor: a view, and a copy only where the dimension has several parts."""
+        """Return what runs of a tensor: a view, or a copy where `copies` says so."""
         kept = self.kept[widths[self.stage]]
         if kept == self.size:
             return tensor
@@ -52,6 +52,10 @@ class Part:
             return tensor.narrow(self.dim, start, kept)
         split = tensor.unflatten(self.dim, (self.parts, self.size)).narrow(self.dim + 1, start, kept)
         return split.flatten(self.dim, self.dim + 1)
+
+    def copies(self, widths: Widths) -> bool:
+        """Whether what runs lies apart, and is copied to lie together."""
+        return self.parts > 1 and self.kept[widths[self.stage]] < self.size
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,10 @@ def _tensor_getter(name: str) -> Callable[[Any], Any]:
             whole = module._buffers[name]
         known = module._views.get((name, widths))
         if known is None or known[0] is not whole or known[1] != whole.data_ptr():
-            known = module._views[name, widths] = whole, whole.data_ptr(), module._running_tensor(name, widths)
+            running = module._running_tensor(name, widths)
+            if any(part.copies(widths) for part in module._parts[name]):
+                return running  # which would not see the whole change
+            known = module._views[name, widths] = whole, whole.data_ptr(), running
         return known[2]
 
     return get
