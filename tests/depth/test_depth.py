@@ -100,6 +100,18 @@ def test_only_the_norms_that_ran_collect_statistics():
     assert not any(".skip." in key for key in changed if not key.startswith("layer1"))
 
 
+def test_a_plain_checkpoint_that_is_assigned_is_copied_into_the_second_set():
+    model = pliant.adapt_(pliant.create_model("pliant:resnet20"), pliant.Depth())
+    model.load_state_dict(pliant.create_model("pliant:resnet20").state_dict(), assign=True)
+    norm = next(module for module in model.modules() if isinstance(module, SkipAwareNorm))
+    before = norm.state_dict()["running_mean"].clone(), norm.weight.clone()
+    with torch.no_grad():
+        norm.skip.weight.add_(1)
+        norm.skip.running_mean.add_(1)
+    assert torch.equal(norm.running_mean, before[0])
+    assert torch.equal(norm.weight, before[1])
+
+
 def test_a_second_adaptation_is_refused():
     model = pliant.adapt_(pliant.create_model("pliant:resnet20"), pliant.Depth())
     with pytest.raises(ValueError, match="adapted already"):

@@ -112,6 +112,16 @@ def test_widths_unlike_the_checkpoint_are_refused(tiny: Tiny, images: ImageData,
         train(other, data=images, out=tmp_path / "b", log=None)
 
 
+def test_other_slices_than_the_checkpoints_are_refused(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    width = {"choices": [0.25, 0.5, 1.0], "norms": "shared"}
+    one = WIDTH | {"plan": {"name": "sandwich", "random": 1}}
+    start = train(tiny(**one | {"adapt": {"depth": None, "width": width}}), data=images, out=tmp_path / "a", log=None)
+    model = MODEL | {"start_from": str(start.out)}
+    other = tiny(**one | {"model": model, "adapt": {"depth": None, "width": width | {"divisor": 8}}})
+    with pytest.raises(CheckpointError, match=r"cannot start from .*: Width\.divisor was 1 there, and is 8"):
+        train(other, data=images, out=tmp_path / "b", log=None)
+
+
 TWO = WIDTH | {"views": 2, "data": {"source": "photos", "val_fraction": 0.25, "augment": {"padding": 2, "mixup": 0.2}}}
 
 

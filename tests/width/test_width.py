@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import gc
 import re
+import weakref
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torchvision.models.swin_transformer import SwinTransformer
 
 import pliant
 from pliant.core.subnet import SubNetSpace
@@ -90,6 +94,30 @@ def test_what_was_prepared_for_inference_is_not_used_when_weights_were_moved(mak
     torch.testing.assert_close(after.float(), before)
 
 
+def test_what_a_width_has_of_its_own_is_seen_when_it_is_replaced(make, x):
+    model = make(pliant.Width(choices=(0.5, 1.0), norms="private"))
+    name, other = "layer2.2.bn2.widths.0_5.bias", torch.full((4,), 3.0)
+    with torch.no_grad():
+        before = model(x, subnet="width=0.5")
+        called = functional_call(model, {name: other}, (x,), {"subnet": "width=0.5"})
+        assert torch.equal(model(x, subnet="width=0.5"), before)
+        model.get_submodule("layer2.2.bn2.widths.0_5").bias = nn.Parameter(other)
+        after = model(x, subnet="width=0.5")
+    assert not torch.allclose(after, before)
+    assert torch.equal(called, after)
+    assert torch.equal(pliant.extract(model, "width=0.5")(x), after)
+
+
+def test_what_was_prepared_for_inference_holds_no_weights_of_before(make, x):
+    model = make()
+    with torch.no_grad():
+        model(x, subnet="width=0.5")
+    before = weakref.ref(model.fc._parameters["weight"].untyped_storage())
+    model.double()
+    gc.collect()
+    assert before() is None
+
+
 def test_every_width_keeps_its_own_statistics(make, x):
     model = make(pliant.Width(choices=(0.5, 1.0)))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -124,6 +152,51 @@ def test_a_plain_checkpoint_loads_into_all_widths(tiny, make, x):
     assert torch.equal(model(x), trained(x))
     own = model.get_submodule("layer1.0.bn1.widths.0_5")
     assert torch.equal(own.running_mean, plain["layer1.0.bn1.running_mean"][:4])
+
+
+def test_a_plain_checkpoint_that_is_assigned_is_copied_into_all_widths(tiny, x):
+    model = pliant.adapt_(tiny(), pliant.Width(choices=(0.5, 1.0)))
+    model.load_state_dict(tiny().state_dict(), assign=True)
+    before = model.get_submodule("layer1.0.bn1").running_mean.clone()
+    model.train()(x, subnet="width=0.5")
+    assert torch.equal(model.get_submodule("layer1.0.bn1").running_mean, before)
+
+
+def test_of_channels_in_several_parts_a_plain_checkpoint_gives_those_that_run():
+    """Where patches are merged, the norm of a Swin reads the channels of four of them side by side."""
+
+    def swin(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        network = SwinTransformer([2, 2], 16, [2, 2], [2, 4], [2, 2], num_classes=5).eval()
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.3)
+        return network
+
+    width = pliant.Width(choices=(0.5, 1.0), norms="private")
+    trained = swin(1)
+    model, expected = pliant.adapt_(swin(2), width), pliant.adapt_(copy.deepcopy(trained), width)
+    model.load_state_dict(trained.state_dict())
+    image = torch.randn(2, 3, 32, 32)
+    assert torch.equal(model(image, subnet="width=0.5"), expected(image, subnet="width=0.5"))
+
+
+def test_a_plain_checkpoint_of_another_size_is_refused_by_torch(tiny):
+    model = pliant.adapt_(tiny(), pliant.Width(choices=(0.5, 1.0)))
+    with pytest.raises(RuntimeError, match=r"size mismatch for layer1\.0\.bn1\.running_mean"):
+        model.load_state_dict(tiny(4).state_dict())
+
+
+def test_a_frozen_network_stays_frozen(tiny):
+    model = pliant.adapt_(tiny().requires_grad_(False), pliant.Width(choices=(0.5, 1.0), norms="private"))
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_shared_statistics_of_channels_in_several_parts_are_refused():
+    network = pliant.create_model("timm:ghostnet_050", num_classes=5)
+    message = r"Width\.norms: got 'shared', but the channels of '.*' come in 2 parts.*'statistics' and 'private'"
+    with pytest.raises(ValueError, match=message):
+        pliant.adapt_(network, pliant.Width(norms="shared"), example=torch.randn(1, 3, 64, 64))
+    pliant.adapt_(network, pliant.Width(), example=torch.randn(1, 3, 64, 64))
 
 
 def test_stages_can_have_widths_of_their_own(make, x):

@@ -122,6 +122,7 @@ class SkipAwareNorm(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in self.skip.state_dict():
             own = prefix + name
-            if own in state_dict:
-                state_dict.setdefault(f"{prefix}skip.{name}", state_dict[own])
+            if own in state_dict and (second := f"{prefix}skip.{name}") not in state_dict:
+                # A copy: with `assign=True` the module takes the tensor itself.
+                state_dict[second] = state_dict[own].detach().clone()
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -139,12 +139,18 @@ def _refuse_other_widths(before: nn.Module, model: nn.Module, path: str) -> None
     """Networks of several widths may have equal weights, of which other slices were trained."""
     if not isinstance(before, AdaptiveModule) or not isinstance(model, AdaptiveModule) or not before.space.widths:
         return
+    theirs, ours = Axes.of(before.configs).width, Axes.of(model.configs).width
+    for field in ("divisor", "kernels") if theirs and ours else ():
+        was, now = getattr(theirs, field), getattr(ours, field)
+        if was != now:
+            raise CheckpointError(f"cannot start from {path}: Width.{field} was {was} there, and is {now}")
     strange = [width for width in model.space.widths if width not in before.space.widths]
     if strange:
-        theirs = ", ".join(str(SubNet(width=width)) for width in before.space.widths[:MOST_NAMED])
+        trained = ", ".join(str(SubNet(width=width)) for width in before.space.widths[:MOST_NAMED])
         more = " and others" if len(before.space.widths) > MOST_NAMED else ""
         raise CheckpointError(
-            f"cannot start from {path}: {SubNet(width=strange[0])} was not trained there; its widths are {theirs}{more}"
+            f"cannot start from {path}: {SubNet(width=strange[0])} was not trained there; its widths are "
+            f"{trained}{more}"
         )
 
 

@@ -43,7 +43,7 @@ class Part:
     centred: bool = False
 
     def of(self, tensor: Tensor, widths: Widths) -> Tensor:
-        """Return what runs of a tensor: a view, or a copy where `copies` says so."""
+        """Return what runs of a tensor: a view, or a copy where several parts lie apart."""
         kept = self.kept[widths[self.stage]]
         if kept == self.size:
             return tensor
@@ -52,10 +52,6 @@ class Part:
             return tensor.narrow(self.dim, start, kept)
         split = tensor.unflatten(self.dim, (self.parts, self.size)).narrow(self.dim + 1, start, kept)
         return split.flatten(self.dim, self.dim + 1)
-
-    def copies(self, widths: Widths) -> bool:
-        """Whether what runs lies apart, and is copied to lie together."""
-        return self.parts > 1 and self.kept[widths[self.stage]] < self.size
 
 
 @dataclass(frozen=True)
@@ -115,8 +111,9 @@ class Sliced(nn.Module):
             tensors = nn.Module()
             for name in names:
                 part = self._running_tensor(name, (width,) * everywhere).detach().clone()
-                if name in self._parameters:
-                    tensors.register_parameter(name, nn.Parameter(part))
+                whole = self._parameters.get(name)
+                if whole is not None:
+                    tensors.register_parameter(name, nn.Parameter(part, whole.requires_grad))
                 else:
                     tensors.register_buffer(name, part)
             own[repr(width).replace(".", "_")] = tensors  # names of modules have no dots
@@ -147,20 +144,39 @@ class Sliced(nn.Module):
             tensor = tensors._parameters.get(name, tensors._buffers.get(name))
             if tensor is not None:
                 return tensor
-        tensor = self._parameters[name] if name in self._parameters else self._buffers[name]
+        return self._leading_part(name, self._whole(name), widths)
+
+    def _whole(self, name: str) -> Any:
+        return self._parameters[name] if name in self._parameters else self._buffers[name]
+
+    def _leading_part(self, name: str, whole: Any, widths: Widths) -> Any:
         for part in self._parts[name]:
-            tensor = part.of(tensor, widths)  # type: ignore[arg-type]
-        return tensor
+            whole = part.of(whole, widths)
+        return whole
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        own = self._modules.get("widths")
-        for key, tensors in own.named_children() if own is not None else ():
-            for name, tensor in tensors.state_dict().items():
-                whole = state_dict.get(prefix + name)
-                if whole is not None:
-                    part = whole[: len(tensor)] if tensor.dim() else whole
-                    state_dict.setdefault(f"{prefix}widths.{key}.{name}", part)
+        for width, key in self._own_names.items():
+            widths = (width,) * (self._own_stage + 1)
+            for name in self.get_submodule(f"widths.{key}").state_dict():
+                whole, own = state_dict.get(prefix + name), f"{prefix}widths.{key}.{name}"
+                if whole is None or own in state_dict:
+                    continue
+                fits = whole.shape == self._whole(name).shape  # else torch refuses it, by name
+                # A copy: with `assign=True` the module takes the tensor itself.
+                state_dict[own] = self._leading_part(name, whole, widths).detach().clone() if fits else whole
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self._views.clear()  # they would keep the memory of weights that move
+        return super()._apply(*args, **kwargs)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._parts:
+            raise ValueError(
+                f"the {name} of a {type(self).__name__} is cut by its width, and cannot be taken away or parametrized; "
+                "pliant.extract a sub-network, and do that to it"
+            )
+        super().__delattr__(name)
 
 
 @cache
@@ -177,16 +193,15 @@ def _tensor_getter(name: str) -> Callable[[Any], Any]:
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return module._running_tensor(name, widths)
         # Making a view takes longer than small layers can spare; one that was made is good as long as its whole is.
-        whole = module._parameters.get(name)
-        if whole is None:
-            whole = module._buffers[name]
+        whole = module._whole(name)
         known = module._views.get((name, widths))
-        if known is None or known[0] is not whole or known[1] != whole.data_ptr():
-            running = module._running_tensor(name, widths)
-            if any(part.copies(widths) for part in module._parts[name]):
-                return running  # which would not see the whole change
-            known = module._views[name, widths] = whole, whole.data_ptr(), running
-        return known[2]
+        if known is not None and known[0] is whole and known[1] == whole.data_ptr():
+            return known[2]
+        running = module._running_tensor(name, widths)
+        # Nothing else is kept: a copy, or a tensor of a width's own, would not see the whole change.
+        if type(running) is Tensor and running._base is whole:
+            module._views[name, widths] = whole, whole.data_ptr(), running
+        return running
 
     return get
 
