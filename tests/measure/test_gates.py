@@ -151,6 +151,17 @@ def test_with_a_budget_the_gate_is_what_budget_gate_makes_of_it(model, data, tab
     assert not gate_of(model).offsets.any(), "measuring leaves the model as it was"
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_budget_is_spent_in_any_type_as_it_was_found(model, data, dtype) -> None:
+    costs, spending = route_gmacs(model, data.test.images[:1]), deepcopy(model).to(dtype)
+    for share in (place / 20 for place in range(1, 20)):
+        found = budget_gate_(spending, [data.val.images], costs[0] + share * (costs[-1] - costs[0]))
+        _, taken = pliant.predict(spending, data.val.images.to(dtype), policy="gate")
+        assert list(found["shares"].values()) == pytest.approx((taken.bincount(minlength=3) / 24).tolist())
+        kept = deepcopy(spending).float()
+        assert torch.equal(gate_of(kept).offsets, gate_of(spending).offsets)
+
+
 def test_a_budget_is_part_of_the_weights(model, data, tmp_path) -> None:
     costs, spending = route_gmacs(model, data.test.images[:1]), deepcopy(model)
     budget_gate_(spending, [data.val.images], costs[-1])

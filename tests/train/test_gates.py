@@ -71,6 +71,21 @@ def test_the_terms_are_those_of_the_paper(model: AdaptiveModule) -> None:
     torch.testing.assert_close(total, sum(expected.values()))
 
 
+def test_images_need_not_be_square(model: AdaptiveModule) -> None:
+    """Two halves of an image cost half of it each, whichever came first."""
+    objective = pliant.GateObjective(model)
+    costs = []
+    for x in (torch.randn(4, 3, 16, 16), torch.randn(4, 3, 32, 16)):
+        torch.manual_seed(7)
+        scores = gate_of(model).raw_scores(model.seen_by_gate(x)[1])
+        places = F.gumbel_softmax(scores, hard=True).argmax(1)
+        torch.manual_seed(7)
+        objective(x, torch.zeros(4, dtype=torch.long))
+        gmacs = torch.tensor([count_gmacs(pliant.extract(model, route), 16) for route in model.routes])
+        costs.append(objective.terms["gate<-cost"].item() / (0.5 * gmacs[places].mean().item() ** 2))
+    assert costs == pytest.approx([1, 4], rel=0.01)
+
+
 def test_the_gate_alone_gets_a_gradient_from_every_term(model: AdaptiveModule) -> None:
     x, y = batch()
     for term in pliant.GateObjective(model).plan.terms:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import pliant
 from pliant.core.macs import count_macs
@@ -48,6 +51,29 @@ def images(count: int = 12) -> Tensor:
     return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * torch.linspace(
         0.1, 4, count
     ).view(-1, 1, 1, 1)
+
+
+def test_no_input_at_all() -> None:
+    model = gated()
+    logits, places = pliant.predict(model, images(0), policy="gate")
+    assert logits.shape == (0, 10) and len(places) == 0
+    assert model(images(0), subnet="smallest").shape == (0, 10)
+
+
+def test_blocks_behind_the_gate_can_be_checkpointed() -> None:
+    """They are computed again as on the way that was taken."""
+    gradients, x = [], images()[:9]
+    for checkpointed in (False, True):
+        model = gated()
+        for block in model.layer3 if checkpointed else ():
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        logits, places = model.gated(x)
+        assert places.bincount().argmax() > 0, "the test needs most inputs to leave the route that the pass began with"
+        logits.square().sum().backward()
+        gradients.append({name: one.grad for name, one in model.named_parameters() if one.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, expected in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], expected, msg=name)
 
 
 @pytest.mark.parametrize("name", NAMES)

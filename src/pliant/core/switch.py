@@ -92,6 +92,8 @@ class Switch:
 
         def go_on(place: int) -> None:
             self._running = routes[place]
+            if torch.is_grad_enabled():
+                self._note_for_backward(routes[place])
 
         before, self.gate_pass = self.gate_pass, GatePass(go_on if chooses else None)
         try:
@@ -129,16 +131,19 @@ class Switch:
             self.exit_pass = ExitPass(
                 exit_number, every=every_exit or self._chained, decide=decide, decides_at=decides_at
             )
-        # A compiler settles what is computed again in advance.
-        logged = learns and not torch.compiler.is_compiling()
-        if logged:
-            self._log.note(parts)
+        if learns:
+            self._note_for_backward(parts)
         try:
             yield self.exit_pass
         finally:
             self._running, self._features, self._learns, self.exit_pass = before
-            if logged:
-                self._log.note(before[0] or self._largest)
+            if learns:
+                self._note_for_backward(before[0] or self._largest)
+
+    def _note_for_backward(self, parts: Parts) -> None:
+        # A compiler settles what is computed again in advance.
+        if not torch.compiler.is_compiling():
+            self._log.note(parts)
 
     def _outside(self) -> Parts:
         """What runs while no pass is running."""

@@ -35,7 +35,7 @@ def scores_of(model: nn.Module, images: Tensor) -> Tensor:
     """Return what the gate makes of images before any offsets, float32 `[N, R]`; on the CPU."""
     with evaluating(model), torch.no_grad():
         _, features = as_adaptive(model, "measure").seen_by_gate(images)
-        return gate_of(model).choose(features).float().cpu()
+        return gate_of(model).raw_scores(features).cpu()
 
 
 class Answers:

@@ -6,6 +6,7 @@ Letters of shapes: B batch, R routes, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from pliant.core.adaptive import as_adaptive
 from pliant.core.inputs import logits_of
-from pliant.core.macs import count_gmacs
+from pliant.core.macs import count_macs
 from pliant.core.modes import evaluating
 from pliant.core.plan import Plan
 from pliant.extract import extract
@@ -55,7 +56,7 @@ class GateObjective(nn.Module):
         self.label_smoothing = label_smoothing
         self.terms: dict[str, Tensor] = {}
         self.progress = 0.0
-        self._gmacs: dict[int, list[float]] = {}
+        self._gmacs: dict[tuple[int, ...], list[float]] = {}
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of one batch.
@@ -67,7 +68,7 @@ class GateObjective(nn.Module):
         with torch.no_grad(), evaluating(self.model):
             narrowest, features = self.model.seen_by_gate(x)
             answers = [narrowest, *(logits_of(self.model(x, subnet=route)) for route in self.model.routes[1:])]
-        scores = gate_of(self.model).choose(features).float()
+        scores = gate_of(self.model).raw_scores(features)
         chosen = F.gumbel_softmax(scores, tau=TEMPERATURE, hard=True)
         losses = []
         self.terms = {}
@@ -104,8 +105,8 @@ class GateObjective(nn.Module):
 
     def _costs(self, x: Tensor) -> list[float]:
         """Return what an image costs on every route, 10^9 multiply-accumulates."""
-        size = x.shape[-1]
-        if size not in self._gmacs:
-            networks = [extract(self.model, route, share=True) for route in self.model.routes]
-            self._gmacs[size] = [count_gmacs(network.eval(), size) for network in networks]
-        return self._gmacs[size]
+        shape = tuple(x.shape[1:])
+        if shape not in self._gmacs:
+            networks = [extract(self.model, route, share=True).eval() for route in self.model.routes]
+            self._gmacs[shape] = [count_macs(partial(network, x[:1])) / 1e9 for network in networks]
+        return self._gmacs[shape]

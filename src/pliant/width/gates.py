@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pliant.core.stream import averaged, stream_of
@@ -27,7 +28,8 @@ class DoubleHeadedGate(nn.Module):
     belongs to every pass. The second, the slicing head, takes part where the gate is asked alone. Both read the same
     features.
 
-    `offsets` are added to the scores of the routes: zeros, until a budget is set (`pliant.budget_gate_`).
+    `offsets` are added to the scores of the routes: zeros, until a budget is set (`pliant.budget_gate_`). Both are
+    float32, whatever the network computes in: a budget is a matter of their small differences.
 
     Args:
         channels: C, of the whole network.
@@ -56,21 +58,33 @@ class DoubleHeadedGate(nn.Module):
         """Map the output of a block to `[B, F]`."""
         return self.reduce(averaged(stream, self.channel_dim)).relu()
 
+    def raw_scores(self, features: Tensor) -> Tensor:
+        """Map features to the scores of the routes before any offsets, float32 `[B, R]`."""
+        return F.linear(features.float(), self.choose.weight.float())
+
     def scores(self, features: Tensor) -> Tensor:
-        """Map features to the scores of the routes `[B, R]`, of which the best is taken."""
-        return self.choose(features) + self.offsets
+        """Map features to the scores of the routes, float32 `[B, R]`, of which the best is taken."""
+        return self.raw_scores(features) + self.offsets
 
     def attend(self, stream: Tensor, features: Tensor) -> Tensor:
         """Scale the channels of the output of a block."""
         if self.expand is None:
             return stream
-        shape = [stream.shape[0]] + [1] * (stream.dim() - 1)
-        shape[self.channel_dim] = -1
-        return stream * (1 + torch.tanh(self.expand(features))).view(shape)
+        scales = 1 + torch.tanh(self.expand(features))
+        shape = [len(scales)] + [1] * (stream.dim() - 1)
+        shape[self.channel_dim] = scales.shape[1]
+        return stream * scales.view(shape)
 
     def forward(self, stream: Tensor) -> Tensor:
         """Scale the channels of the output of a block."""
         return self.attend(stream, self.features(stream))
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        before = self._buffers.get("offsets")
+        super()._apply(*args, **kwargs)
+        if before is not None and self.offsets.dtype != before.dtype:
+            self.offsets = before.to(self.offsets.device)
+        return self
 
 
 class GatePoint(nn.Module):
