@@ -100,11 +100,11 @@ def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config, size: int | Non
     changed = depth.changed_paths(anatomy, wanted.depth) if wanted.depth else []
     changed += exits.changed_paths(anatomy, wanted.exits) if wanted.exits else []
     changed += width.changed_paths(anatomy, wanted.width) if wanted.width else []
+    if wanted.width:
+        width.refuse_unfit(model, anatomy, wanted.width)
     refuse_unfit(model, [*changed, *ends], reserved=("subnet", "features", "exits"))
     if wanted.exits:
         exits.refuse_unfit(model, anatomy, wanted.exits)
-    if wanted.width:
-        width.refuse_unfit(model, anatomy, wanted.width)
 
     if wanted.depth:
         depth.adapt_(model, anatomy, wanted.depth, switch)

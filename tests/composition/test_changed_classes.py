@@ -76,6 +76,22 @@ def test_what_adapt_changes_can_be_parametrized_afterwards(path, make, inputs):
     assert torch.equal(plain(x), model(x, subnet="FFFF"))
 
 
+def test_what_a_width_cuts_may_not_be_parametrized(make):
+    network = pliant.create_model("timm:vit_tiny_patch16_224", img_size=32, depth=2)
+    x = torch.randn(1, 3, 32, 32)
+    parametrizations.weight_norm(network.blocks[0].mlp.fc1)
+    with pytest.raises(ValueError, match=r"'blocks\.0\.mlp\.fc1' is computed from others.*make it a plain one first"):
+        pliant.adapt_(network, pliant.Width())
+    parametrize.remove_parametrizations(network.blocks[0].mlp.fc1, "weight")
+
+    pliant.adapt_(network, pliant.Width()).eval()
+    before = network(x, subnet="smallest")
+    for normalise in (parametrizations.weight_norm, parametrizations.spectral_norm):
+        with pytest.raises(ValueError, match=r"the weight of a SlicedLinear is cut by its width.*extract"):
+            normalise(network.blocks[0].mlp.fc1)
+    assert torch.equal(network(x, subnet="smallest"), before)
+
+
 @pytest.mark.parametrize("path", ["blocks.0.norm", "blocks.7", ""])
 def test_what_adapt_changes_may_not_be_parametrized_before(path, make):
     model = make("own", adapted=False)

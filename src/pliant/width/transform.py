@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from pliant.core.anatomy import Anatomy, ChannelGroup, Cut
 from pliant.core.subnet import SubNet, SubNetSpace
@@ -159,11 +160,13 @@ def changed_paths(anatomy: Anatomy, config: Width) -> list[str]:
 
 
 def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Width) -> None:
-    """Refuse a gate where none can stand, and small kernels where there are no large ones.
+    """Refuse what cannot be cut, a gate where none can stand, and small kernels where there are no large ones.
 
     Raises:
         ValueError: says why.
     """
+    for cut in (cut for group in anatomy.channels for cut in group.cuts if cut.dim is not None):
+        _refuse_unfit_cut(model.get_submodule(cut.path), cut, config)
     if config.kernels and not any(shrinking_kernels(model, anatomy)):
         raise ValueError(
             f"Width.kernels: got true, but this {anatomy.family} has no kernel larger than 3 that can shrink; allowed "
@@ -178,6 +181,20 @@ def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Width) -> None:
         has = taken[0] if taken else "runs all its children"
         raise ValueError(f"Gate.behind: {path!r}, where the gate would stand, {has}; take another place")
     _gate_cuts(anatomy, config.gate)
+
+
+def _refuse_unfit_cut(module: nn.Module, cut: Cut, config: Width) -> None:
+    plain = cut.name in module._parameters or cut.name in module._buffers
+    if not plain or is_parametrized(module):
+        raise ValueError(
+            f"a tensor of {cut.path!r} is computed from others (parametrized, or pruned), and no part of it can run "
+            "alone; make it a plain one first"
+        )
+    if config.norms == "shared" and cut.name in STATISTICS and cut.parts > 1:
+        raise ValueError(
+            f"Width.norms: got 'shared', but the channels of {cut.path!r} come in {cut.parts} parts that lie apart, of "
+            "which no statistics would be taken; allowed are 'statistics' and 'private'"
+        )
 
 
 def _gate_stage(anatomy: Anatomy, gate: Gate) -> int:
