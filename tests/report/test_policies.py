@@ -288,4 +288,18 @@ def test_a_table_that_lies_alone(folders, tmp_path):
     found = Page(tmp_path / "net.pth.table.html")
     assert found.headings == ["What accuracy costs", "All sub-networks", "How it was measured"]
     assert "pliant pick net.pth --latency-ms" in found.text
+    assert "pliant export net.pth" in found.text
     assert report(folder / "table.json") == folder / "report.html"
+
+
+def test_an_exported_file_that_was_measured(folders, tmp_path):
+    rows = [row | {"precision": "float32", "file_mb": 1.5} for row in folders.rows()]
+    folder = folders.table("run", rows, files=["net.onnx"], runtime="ONNX Runtime 1.2")
+    (folder / "table.json").rename(tmp_path / "net.onnx.table.json")
+    (tmp_path / "net.onnx").write_bytes(b"not read")
+    assert report(tmp_path / "net.onnx") == tmp_path / "net.onnx.table.html"
+    found = Page(tmp_path / "net.onnx.table.html")
+    assert all({"float32", "1.50"} <= set(line) for line in found.table())
+    assert "ONNX Runtime 1.2" in found.text
+    assert "pliant pick net.onnx --latency-ms" in found.text
+    assert "pliant export" not in found.text, "it is a file already"

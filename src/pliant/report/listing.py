@@ -71,6 +71,8 @@ def columns(run: Run, costs: Mapping[str, Cost]) -> list[Column]:
         Column("peak_memory_mb", "peak memory", "MB", fixed(1 if run.largest.get("peak_memory_mb", 0) < 100 else 0)),
         Column("acc5", "top-5", "%", "{:.2f}".format),
         Column("operators", "operators", "run", "{:,.0f}".format),
+        Column("file_mb", "file", "MB", "{:.2f}".format),
+        Column("precision", "precision", "", str),
     ]
     present = {key for row in (*run.rows, *(alone.row for alone in run.alone)) for key in row}
     present -= {"subnet", *DETAILS}
@@ -129,6 +131,8 @@ def on_which_images(info: Mapping[str, Any]) -> Facts:
 def where_and_when(info: Mapping[str, Any]) -> Facts:
     """Say what else belongs to every measurement: size of images, device, versions, date."""
     facts: Facts = []
+    if info.get("runtime"):
+        facts.append(("Runtime", str(info["runtime"])))
     if info.get("image_size"):
         facts.append(("Images", f"{info['image_size']} × {info['image_size']} pixels"))
     device = [str(info[key]) for key in ("device", "cpu") if info.get(key)]

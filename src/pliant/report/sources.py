@@ -67,6 +67,9 @@ def _folder(folder: Path, baselines: Sequence[PathLike]) -> Source:
 
 
 def _file(path: Path, baselines: Sequence[PathLike]) -> Source:
+    beside = path.with_name(f"{path.name}.table.json")  # of an exported file
+    if beside.is_file():
+        path = beside
     try:
         document = json.loads(read_text(path, "measurement", ReportError))
     except json.JSONDecodeError:

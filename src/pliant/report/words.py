@@ -89,16 +89,18 @@ def details(run: Run) -> str:
 def commands(run: Run) -> list[str]:
     """Return what to type next: choose for a budget that this table can meet, and ship what it gives."""
     folder = run.folder.resolve().name
+    is_shipped = "files" in run.table.info  # what was measured are exported files
     if len(run.rows) == 1:
-        return [f"pliant export {folder} net.onnx"]
+        return [] if is_shipped else [f"pliant export {folder} net.onnx"]
     for cost, option in (("latency_ms", "--latency-ms"), ("gmacs", "--gmacs")):
         front = run.front(cost)
         if front:
             middle = next(row for row in run.rows if row["subnet"] == front[len(front) // 2])
             budget = _rounded_up(middle[cost])
             chosen = run.table.pick(**{cost: budget})["subnet"]
-            return [f"pliant pick {folder} {option} {budget:g}", _export(run, folder, chosen)]
-    return [_export(run, folder, run.smallest["subnet"])]
+            pick = f"pliant pick {folder} {option} {budget:g}"
+            return [pick] if is_shipped else [pick, _export(run, folder, chosen)]
+    return [] if is_shipped else [_export(run, folder, run.smallest["subnet"])]
 
 
 def uncertainty(run: Run) -> str:
