@@ -151,9 +151,19 @@ def test_what_keeps_no_statistics_of_its_own_is_refused_and_left_alone(model, wi
         (torch.nn.Linear(3, 2), BATCHES, "this Linear has no batch norms"),
         (widths, iter(BATCHES), "got batches that end after one of 3 sub-networks, expected a list"),
         (widths, [], "no batches"),
+        (widths, [BATCHES[0], (BATCHES[1], torch.zeros(8))], "got a batch that is a tuple, expected images alone"),
+        (widths, [BATCHES[0], BATCHES[1] * torch.nan], "statistics that are not finite"),
     ]:
-        before = copy.deepcopy(given.state_dict())
+        before = copy.deepcopy(given.train().state_dict())
         with pytest.raises(ValueError, match=message) as refusal:
             pliant.recalibrate_(given, batches)
         assert "\n" not in str(refusal.value)
         assert all(torch.equal(value, before[name]) for name, value in given.state_dict().items())
+        assert given.training
+
+
+def test_a_batch_that_the_network_does_not_take_changes_nothing(widths):
+    before = copy.deepcopy(widths.state_dict())
+    with pytest.raises(RuntimeError, match="channels"):
+        pliant.recalibrate_(widths, [*BATCHES, torch.rand(8, 1, 32, 32)])
+    assert all(torch.equal(value, before[name]) for name, value in widths.state_dict().items())

@@ -78,8 +78,9 @@ def recalibrate_(
         From how many images each has its statistics.
 
     Raises:
-        ValueError: no batches, or batches that cannot be begun again; a wrapped model, one without batch norms, or
-            whose norms keep no statistics for each width.
+        ValueError: no batches, batches of something else than one tensor, or that cannot be begun again; statistics
+            that are not finite; a wrapped model, one without batch norms, or whose norms keep no statistics for each
+            width. Where it fails, the model keeps what it had.
     """
     refuse_wrapped(model, "recalibrate_")
     norms = _norms(model)
@@ -91,16 +92,23 @@ def recalibrate_(
             "else can be begun again"
         )
     seen = 0
-    with _averaging(model, norms):
+    with _kept_if_it_fails(model, norms), _averaging(model, norms):
         for number, subnet in enumerate(passes[done:], start=done + 1):
             seen = 0
             for images in batches:
+                if not isinstance(images, Tensor):
+                    raise ValueError(
+                        f"recalibrate_: got a batch that is a {type(images).__name__}, expected images alone, one "
+                        "tensor [batch, ...]"
+                    )
                 if number == 1 and not seen:
                     _forget_(norms)
                 model(images) if subnet is None else model(images, subnet=subnet)
                 seen += len(images)
             if not seen:
                 raise ValueError("recalibrate_: no batches were given")
+            if not all(statistics.isfinite().all() for statistics in _statistics(norms)):
+                raise ValueError("recalibrate_: these batches give statistics that are not finite (NaN or infinity)")
             on_progress(str(subnet or "all"), number, len(passes))
     return seen
 
@@ -132,6 +140,21 @@ def _refuse_without(norms: list[_BatchNorm], model: nn.Module, caller: str) -> N
 
 
 @contextmanager
+def _kept_if_it_fails(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
+    """Give a model its statistics and modes back where what happens meanwhile fails."""
+    before = [(statistics, statistics.clone()) for statistics in _statistics(norms)]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    except Exception:  # an interruption leaves what is done, to go on from
+        for statistics, kept in before:
+            statistics.copy_(kept)
+        for module, mode in modes:
+            module.training = mode
+        raise
+
+
+@contextmanager
 def _averaging(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
     """Let norms take the plain average of what comes by, while all else is as at inference."""
     momenta = [norm.momentum for norm in norms]
@@ -149,9 +172,12 @@ def _averaging(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
 
 def _forget_(norms: list[_BatchNorm]) -> None:
     """Begin all averages anew: a norm that has counted no batch takes the first as it is."""
-    for norm in norms:
-        for statistics in norm.buffers():
-            statistics.zero_()
+    for statistics in _statistics(norms):
+        statistics.zero_()
+
+
+def _statistics(norms: list[_BatchNorm]) -> Iterator[Tensor]:
+    return (statistics for norm in norms for statistics in norm.buffers())
 
 
 def why_not(model: nn.Module, subnet: str | SubNet | None = None) -> str:
