@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,17 @@ def test_wrong_inputs_get_one_line(net, inputs, subnet, message):
     with pytest.raises(ValueError, match=message) as failure:
         net(inputs, subnet=subnet)
     assert "\n" not in str(failure.value)
+
+
+def test_a_damaged_program_gets_one_line_and_no_more(tmp_path, caplog):
+    whole, damaged = tmp_path / "whole.pt2", tmp_path / "damaged.pt2"
+    pliant.export(pliant.create_model("pliant:resnet20"), whole, image_size=32)
+    damaged.write_bytes(whole.read_bytes()[:3000])
+    caplog.clear()
+    with pytest.raises(ValueError, match="PyTorch does not load it: ") as failure:
+        pliant.runtime.load(damaged)
+    assert "\n" not in str(failure.value)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_other_files_get_one_line(tmp_path):

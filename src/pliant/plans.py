@@ -12,7 +12,7 @@ from pliant.depth import plan as depth
 from pliant.exits import plan as exits
 from pliant.width import plan as width
 
-__all__ = ["PLANS", "build_plan", "default_plan"]
+__all__ = ["PLANS", "build_plan", "default_plan", "plan_for"]
 
 PLANS: dict[str, Callable[..., tuple[Term, ...]]] = {**depth.PLANS, **exits.PLANS, **width.PLANS}
 
@@ -71,9 +71,23 @@ def build_plan(name: str, space: SubNetSpace, **options: Any) -> Plan:
     if len(plan.random) > between:
         raise ValueError(
             f"plan {name!r} draws {len(plan.random)} sub-networks for each step, but this network has {between} beside "
-            "those that it names; take fewer with the option 'random', or more choices"
+            "those that it names; take fewer with the option 'random' (with 'ensemble' twice as many are drawn), or "
+            "more choices"
         )
     return plan
+
+
+def plan_for(plan: Plan | None, space: SubNetSpace, *, default: str | None = None) -> Plan:
+    """Return a plan with the sub-networks of a space; in place of none the default, of its axes or as named.
+
+    Raises:
+        ValueError: it is no plan, or names a sub-network that is not there.
+    """
+    if plan is None:
+        return build_plan(default or default_plan(space), space)
+    if not isinstance(plan, Plan):
+        raise ValueError(f"plan: got {plan!r}, expected what pliant.plans.build_plan(name, model.space) returns")
+    return plan.resolve(space)
 
 
 def _of_depth(part: str, space: SubNetSpace, options: dict[str, Any]) -> list[Term]:

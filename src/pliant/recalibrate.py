@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pliant.axes import Axes
 from pliant.core.adaptive import AdaptiveModule
+from pliant.core.inputs import images_alone
 from pliant.core.subnet import SubNet
 from pliant.core.wrapped import refuse_wrapped
 from pliant.extract import extract
@@ -96,11 +97,7 @@ def recalibrate_(
         for number, subnet in enumerate(passes[done:], start=done + 1):
             seen = 0
             for images in batches:
-                if not isinstance(images, Tensor):
-                    raise ValueError(
-                        f"recalibrate_: got a batch that is a {type(images).__name__}, expected images alone, one "
-                        "tensor [batch, ...]"
-                    )
+                images = images_alone(images, "recalibrate_")
                 if number == 1 and not seen:
                     _forget_(norms)
                 model(images) if subnet is None else model(images, subnet=subnet)

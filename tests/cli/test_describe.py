@@ -60,7 +60,7 @@ def test_a_run_folder_is_described_at_its_own_image_size(cli, run_folder) -> Non
         ("torchvison:resnet50", "torchvision"),
         ("runs/never", "neither a run folder nor a model"),
         ("timm:resnet10t", "no skippable stage"),
-        ("torchvision:alexnet", "no residual blocks to skip; found 2 runs of equal modules"),
+        ("torchvision:alexnet", "no residual blocks; found 2 runs of equal modules"),
     ],
 )
 def test_what_cannot_be_described_is_refused(refused, model: str, said: str) -> None:

@@ -37,7 +37,7 @@ def test_a_config_survives_a_dict():
         ({"sizes": [1, "x"]}, r"Outer.sizes: got \[1, 'x'\], expected a list of int"),
         ({"kind": "c"}, "expected one of 'a', 'b'"),
         ({"flag": 1}, "Outer.flag: got 1, expected bool"),
-        ({"inner": 3}, "Outer.inner: got 3, expected Inner"),
+        ({"inner": 3}, "Outer.inner: got 3, expected a mapping of rate"),
         ({"inner": {"rate": True}}, "Inner.rate: got True, expected float"),
         ({"flga": True}, "unknown field 'flga'; allowed: inner, sizes, kind, note, options, flag"),
         ({"version": 2}, "version 2 is newer than this pliant knows"),

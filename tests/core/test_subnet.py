@@ -42,6 +42,12 @@ def test_a_malformed_sub_network_is_refused_by_name(text):
     assert repr(text) in str(error.value)
 
 
+@pytest.mark.parametrize("given", [3, 0.5, (0.5,), ["TTFF"], None])
+def test_what_is_no_text_is_refused_as_one_that_is_none(given):
+    with pytest.raises(ValueError, match="allowed are 4 letters"):
+        SPACE.parse(given)
+
+
 def test_a_sub_network_of_another_model_is_refused():
     with pytest.raises(ValueError, match="no sub-network 'TT'"):
         SPACE.parse(SubNet(depth=(True, True)))

@@ -12,12 +12,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from pliant.adapt import adapt_
+from pliant.core.macs import count_gmacs, count_params_m
 from pliant.create import create_model
 from pliant.depth.config import Depth
 from pliant.export import ExportError, export, read_metadata
 from pliant.extract import extract
 from pliant.models.resnet import CifarResNet
 from pliant.recalibrate import recalibrated
+from pliant.runtime import load
 from pliant.width.config import Width
 
 
@@ -132,6 +134,14 @@ def test_the_file_describes_itself(tmp_path, ending):
     assert found["subnet"] == "TTT" and found["image_size"] == 32 and found["class_names"] == ["zero", "één"]
     assert found["mean"] == [0.1, 0.2, 0.3] and found["gmacs"] == 0.041 and found["torch_version"]
     assert "secret" not in found and found["pliant_version"]
+
+
+def test_what_nobody_says_it_costs_is_counted(tmp_path):
+    model = adapted()
+    (row,) = load(export(model, tmp_path / "net.onnx", subnet="TTT", image_size=32).path).table
+    network = extract(model, "TTT")
+    assert row["gmacs"] == pytest.approx(count_gmacs(network, 32))
+    assert row["params_m"] == pytest.approx(count_params_m(network))
 
 
 def test_report_in_words_and_as_json(tmp_path):

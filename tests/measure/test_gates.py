@@ -182,6 +182,10 @@ def test_budgets_that_cannot_be(model, data) -> None:
             call()
     with pytest.raises(ValueError, match="no images"):
         budget_gate_(model, [], 1.0)
+    with pytest.raises(ValueError, match="got a batch that is a tuple, expected images alone"):
+        budget_gate_(model, data.val.batches(8), 1.0)
+    with pytest.raises(ValueError, match="budget 'a' is no number"):
+        budget_gate_(model, [data.val.images], "a")
     with pytest.raises(ValueError, match="has no gate"):
         budget_gate_(pliant.create_model("pliant:resnet20"), [data.val.images], 1.0)
     empty = FixedData(data.class_names, val=Choosable(torch.zeros(0, 3, 32, 32), torch.zeros(0).long()), test=split())

@@ -214,7 +214,7 @@ def test_a_gate_without_a_place_is_refused(name: str, options: dict, config: pli
         (lambda: pliant.Gate(behind=0), "Gate.behind: got 0, expected at least 1"),
         (lambda: pliant.Gate(routes=(0.5,)), "expected two or more ascending widths"),
         (lambda: pliant.Gate(routes=(0.5, 0.25)), "expected two or more ascending widths"),
-        (lambda: pliant.Width(choices=(1.0,), gate=pliant.Gate()), "a gate needs two or more"),
+        (lambda: pliant.Width(choices=(1.0,), gate=pliant.Gate()), "expected two or more ascending shares"),
         (lambda: pliant.Width(per_stage=True, gate=pliant.Gate()), "per_stage"),
     ],
 )

@@ -139,9 +139,19 @@ def test_one_pass_after_the_other_gives_the_same_gradients(make, batch):
         ("sandwich", SPACE, {"labels": "half"}, r"plan 'sandwich', labels: got 'half', expected float"),
         ("adn", SubNetSpace((1, 1)), {"alpha": True}, r"plan 'adn', alpha: got True, expected float"),
         ("slimmable", SPACE, {"labels": -0.5}, r"'slimmable': labels is -0.5, expected a share in \[0, 1\]"),
+        ("gates", SPACE, {"cost": -1.0}, r"'gates': cost is -1.0, expected at least 0"),
+        ("sandwich", SPACE, {"ensemble": True}, r"draws 4 sub-networks .* has 2 .*with 'ensemble' twice as many"),
         ("slimmable+sandwich", SPACE, {}, r"joins two plans of one axis"),
     ],
 )
 def test_plans_that_do_not_fit_are_refused(name, space, options, message):
     with pytest.raises(ValueError, match=message):
         build_plan(name, space, **options)
+
+
+@pytest.mark.parametrize("objective", [pliant.Objective, pliant.GateObjective])
+def test_the_name_of_a_plan_is_none(objective):
+    model = pliant.create_model("pliant:resnet20", shortcut="projection")
+    pliant.adapt_(model, pliant.Width(choices=CHOICES, gate=pliant.Gate()))
+    with pytest.raises(ValueError, match=r"plan: got 'sandwich', expected what pliant\.plans\.build_plan"):
+        objective(model, "sandwich")

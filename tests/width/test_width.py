@@ -230,9 +230,11 @@ def test_the_compiled_network_switches_too(make, x):
         torch.testing.assert_close(compiled(x, subnet=subnet), model(x, subnet=subnet))
 
 
-@pytest.mark.parametrize("choices", [(), (0.5,), (0.0, 1.0), (-0.5, 1.0), (0.5, 1.5), (1.0, 0.5), (0.5, 0.5, 1.0)])
+@pytest.mark.parametrize(
+    "choices", [(), (0.5,), (1.0,), (0.0, 1.0), (-0.5, 1.0), (0.5, 1.5), (1.0, 0.5), (0.5, 0.5, 1.0)]
+)
 def test_choices_that_make_no_sense_are_refused(choices):
-    with pytest.raises(ValueError, match=re.escape(f"got {list(choices)}, expected ascending shares above 0")):
+    with pytest.raises(ValueError, match=re.escape(f"got {list(choices)}, expected two or more ascending shares")):
         pliant.Width(choices=choices)
 
 
@@ -245,9 +247,17 @@ def test_a_width_that_leaves_nothing_is_refused_before_anything_changes(tiny):
 
 
 def test_channels_are_rounded_to_a_multiple(make, x):
-    model = make(pliant.Width(choices=(0.3, 0.6, 1.0), divisor=4))
+    model = make(pliant.Width(choices=(0.3, 1.0), divisor=4))
     sizes = [pliant.extract(model, subnet).stem.out_channels for subnet in model.subnets]
-    assert sizes == [4, 4, 8]
+    assert sizes == [4, 8]
+
+
+def test_two_widths_of_the_same_channels_are_refused(tiny):
+    same = r"0\.3 and 0\.6 leave the same channels in all layers of this Tiny; leave one of them out"
+    with pytest.raises(ValueError, match=same + ", or take a smaller divisor"):
+        pliant.adapt_(tiny(), pliant.Width(choices=(0.3, 0.6, 1.0), divisor=4))
+    with pytest.raises(ValueError, match=r"0\.5 and 0\.51 leave the same channels"):
+        pliant.adapt_(tiny(), pliant.Width(choices=(0.5, 0.51, 1.0)))
 
 
 @pytest.mark.parametrize("text", ["width=0.3", "width=0.5/1.0", "width=x", "width=", "width=0.5,width=1.0", "TT"])

@@ -161,4 +161,8 @@ def _name(hint: Any) -> str:
         return "a list of " + _name(arguments[0])
     if hint is type(None):
         return "none"
+    if hint is dict or origin is dict:
+        return "a mapping"
+    if isinstance(hint, type) and issubclass(hint, Config):
+        return f"a mapping of {', '.join(field.name for field in dataclasses.fields(hint))}"
     return getattr(hint, "__name__", str(hint))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["InputSpec", "example_input", "input_spec", "logits_of"]
+__all__ = ["InputSpec", "example_input", "images_alone", "input_spec", "logits_of"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,19 @@ def input_spec(network: nn.Module, size: int) -> InputSpec:
         if isinstance(module, nn.Conv2d):
             return InputSpec((module.in_channels, size, size))
     return InputSpec((3, size, size))
+
+
+def images_alone(batch: object, caller: str) -> Tensor:
+    """Return a batch that `caller` was given, refusing one that has labels beside its images.
+
+    Raises:
+        ValueError: it is not one tensor.
+    """
+    if not isinstance(batch, Tensor):
+        raise ValueError(
+            f"{caller}: got a batch that is a {type(batch).__name__}, expected images alone, one tensor [batch, ...]"
+        )
+    return batch
 
 
 def example_input(network: nn.Module, size: int) -> Tensor:

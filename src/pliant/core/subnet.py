@@ -152,7 +152,9 @@ class SubNetSpace:
         Raises:
             ValueError: not a sub-network of this space; says what was given and what is allowed.
         """
-        found = subnet if isinstance(subnet, SubNet) else self.names.get(subnet) or self._from_axes(subnet)
+        found = subnet if isinstance(subnet, SubNet) else None
+        if isinstance(subnet, str):
+            found = self.names.get(subnet) or self._from_axes(subnet)
         if found in self._all:
             return found
         found = self._checked(found)

@@ -162,7 +162,7 @@ class Switch:
         if isinstance(subnet, str):
             if subnet in self._known:
                 return self._known[subnet]
-        elif subnet in self._all:
+        elif isinstance(subnet, SubNet) and subnet in self._all:
             return _parts(subnet), subnet.exit
         parsed = self.space.parse(subnet)
         return _parts(parsed), parsed.exit

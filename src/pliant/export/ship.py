@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.inputs import InputSpec, logits_of
+from pliant.core.macs import count_gmacs, count_params_m
 from pliant.core.subnet import SubNet
 from pliant.core.surgery import own_parts_
 from pliant.core.wrapped import refuse_wrapped
@@ -168,7 +169,8 @@ def _export_one(
     own_parts_(network, {})  # else some formats would keep the wider weights that they are parts of
     inputs = order.inputs(model)
     network, eager = _returning_logits(network, eager, inputs)
-    metadata = describe(inputs, order.batch, order.info, most=order.most)
+    costs = {"gmacs": count_gmacs(network, inputs.shape[-1]), "params_m": count_params_m(network)}
+    metadata = describe(inputs, order.batch, {**costs, **order.info}, most=order.most)
     if chosen is not None:
         metadata["subnet"] = chosen
     if recalibrated_on is not None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pliant.core.adaptive import as_adaptive
 from pliant.core.fingerprint import fingerprint
+from pliant.core.inputs import images_alone
 from pliant.core.macs import count_gmacs, count_macs
 from pliant.core.modes import evaluating
 from pliant.measure.candidates import find_candidates, model_name, ship_
@@ -73,12 +74,13 @@ def budget_gate_(model: nn.Module, batches: Iterable[Tensor], gmacs: float) -> d
         Of these images `gmacs`, the average of one, `shares`, which take each route, and the `offsets`.
 
     Raises:
-        ValueError: a model without a gate, no images, or a budget below what the narrowest route costs.
+        ValueError: a model without a gate, no images, something else than images, or a budget below what the narrowest
+            route costs.
     """
     gate, routes = gate_of(model), [str(route) for route in as_adaptive(model, "budget_gate_").routes]
     parameter, seen, costs = next(model.parameters()), [], []
     for images in batches:
-        images = images.to(parameter.device, parameter.dtype)
+        images = images_alone(images, "budget_gate_").to(parameter.device, parameter.dtype)
         costs = costs or route_gmacs(model, images[:1])
         refuse_budgets([gmacs], costs, routes[0])
         seen.append(scores_of(model, images))

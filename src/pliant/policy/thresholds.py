@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -110,6 +111,8 @@ def refuse_budgets(budgets: Sequence[float], costs: Sequence[float], first: str)
         ValueError: names the budget, and what the first sub-network costs.
     """
     for budget in budgets:
+        if not isinstance(budget, Real):
+            raise ValueError(f"budget {budget!r} is no number; expected 10^9 multiply-accumulates")
         if not math.isfinite(budget) or budget < costs[0]:
             raise ValueError(f"budget {budget:g} cannot be met: {first} alone costs {costs[0]:g}, for every input")
 

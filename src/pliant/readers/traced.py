@@ -47,7 +47,7 @@ def read(model: nn.Module, example: Any) -> Anatomy:
         found = [_stage(model, segment, runs, called) for segment in segments]
         stages = [stage for stage in (tried(model, stage, example) for stage in found) if stage is not None]
     if not any(len(stage.blocks) > 1 for stage in stages):
-        raise ValueError(f"this {type(model).__name__} has no residual blocks to skip; {_looked_at(runs, found)}")
+        raise ValueError(f"this {type(model).__name__} has no residual blocks; {_looked_at(runs, found)}")
     head, num_classes = _head(calls, output)
     return Anatomy(
         family=type(model).__name__,

@@ -16,9 +16,10 @@ __all__ = ["TorchSession", "open_file"]
 
 def open_file(path: Path, threads: int | None) -> TorchSession:
     """Load a file; `threads` are those of the whole process."""
+    info = read_archive(path)  # first, since torch logs a whole traceback of a file that is damaged
     if threads is not None:
         torch.set_num_threads(threads)
-    return TorchSession(torch.export.load(path).module(), read_archive(path), f"PyTorch {torch.__version__}")
+    return TorchSession(torch.export.load(path).module(), info, f"PyTorch {torch.__version__}")
 
 
 class TorchSession:

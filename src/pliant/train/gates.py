@@ -18,7 +18,7 @@ from pliant.core.macs import count_macs
 from pliant.core.modes import evaluating
 from pliant.core.plan import Plan
 from pliant.extract import extract
-from pliant.plans import build_plan
+from pliant.plans import plan_for
 from pliant.train.losses import label_loss
 from pliant.width.gates import gate_of
 
@@ -49,7 +49,7 @@ class GateObjective(nn.Module):
     def __init__(self, model: nn.Module, plan: Plan | None = None, *, label_smoothing: float = 0.0) -> None:
         super().__init__()
         adapted = as_adaptive(model, "GateObjective")
-        self.plan = build_plan("gates", adapted.space) if plan is None else plan.resolve(adapted.space)
+        self.plan = plan_for(plan, adapted.space, default="gates")
         if not self.plan.is_of_gate:
             raise ValueError(f"GateObjective: plan {self.plan.name!r} is not for gates; use pliant.Objective")
         self.model = adapted

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.plan import Plan, Term
 from pliant.core.subnet import SubNetSpace
-from pliant.plans import build_plan, default_plan
+from pliant.plans import plan_for
 from pliant.train.losses import feature_divergence, label_loss, logit_divergence
 from pliant.train.passes import Outputs, Passes
 
@@ -60,7 +60,7 @@ class Objective(nn.Module):
         adapted = _adapted(model)
         if adapted is not None:
             space = adapted.space
-            plan = build_plan(default_plan(space), space) if plan is None else plan.resolve(space)
+            plan = plan_for(plan, space)
             if plan.is_of_gate:
                 raise ValueError(f"Objective: plan {plan.name!r} is for gates; use pliant.GateObjective")
         elif plan is None:

@@ -65,16 +65,16 @@ class Width(Config):
     def validate(self) -> None:
         """Check the choices and the divisor."""
         if self.choices is not None:
-            if not self.choices or not _ascend(self.choices) or self.choices[0] <= 0 or self.choices[-1] != 1:
+            ends = self.choices[:1] > (0,) and self.choices[-1:] == (1,)
+            if len(self.choices) < 2 or not ends or not _ascend(self.choices):
                 raise ValueError(
-                    f"Width.choices: got {list(self.choices)}, expected ascending shares above 0, the last one 1"
+                    f"Width.choices: got {list(self.choices)}, expected two or more ascending shares above 0, the last "
+                    "one 1"
                 )
         if self.divisor < 1:
             raise ValueError(f"Width.divisor: got {self.divisor}, expected at least 1")
         if self.gate and self.per_stage:
             raise ValueError("Width.per_stage: got true and a gate, which chooses one width for all behind it")
-        if self.gate and self.choices is not None and len(self.choices) < 2:
-            raise ValueError(f"Width.gate: got choices={list(self.choices)}, but a gate needs two or more")
 
 
 def _ascend(shares: tuple[float, ...]) -> bool:

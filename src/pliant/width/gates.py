@@ -71,7 +71,7 @@ class DoubleHeadedGate(nn.Module):
         if self.expand is None:
             return stream
         scales = 1 + torch.tanh(self.expand(features))
-        shape = [len(scales)] + [1] * (stream.dim() - 1)
+        shape = [scales.shape[0]] + [1] * (stream.dim() - 1)
         shape[self.channel_dim] = scales.shape[1]
         return stream * scales.view(shape)
 

@@ -72,6 +72,8 @@ def gates(widths: Sequence[str], *, cost: float = 0.5) -> tuple[Term, ...]:
     narrowest route gets it right; and by what the routes cost. As published, `cost` is for networks of 10^9
     multiply-accumulates: for small ones it has to be larger.
     """
+    if cost < 0:
+        raise ValueError(f"plan 'gates': cost is {cost}, expected at least 0")
     return Term(student=GATE), Term(student=GATE, on="ease"), Term(student=GATE, on="cost", weight=cost)
 
 

@@ -60,9 +60,14 @@ def _widths(anatomy: Anatomy, config: Width) -> tuple[tuple[float, ...], ...]:
             raise ValueError(f"Gate.behind: got {behind}, but this {anatomy.family} brings several widths up to there")
         return anatomy.widths
     shares = _shares(anatomy, config)
-    for group in anatomy.channels:
-        _kept(group, shares, config.divisor)
+    kept = [_kept(group, shares, config.divisor) for group in anatomy.channels]
     choices = tuple(shares)
+    for narrow, wide in itertools.pairwise(choices):
+        if all(units[narrow] == units[wide] for units in kept):
+            raise ValueError(
+                f"Width.choices: {narrow} and {wide} leave the same channels in all layers of this {anatomy.family}; "
+                "leave one of them out" + (", or take a smaller divisor" if config.divisor > 1 else "")
+            )
     if config.gate:
         return (*((choices[0],) * behind + (width,) * (stages - behind) for width in choices), (1.0,) * stages)
     if not config.per_stage:
@@ -108,10 +113,15 @@ def _whole_heads(width: float, share: float, heads: ChannelGroup) -> int:
     exact = share * heads.units
     if not round(exact) or abs(exact - round(exact)) > TOLERANCE:
         raise ValueError(
-            f"Width.choices: {width} leaves {exact:g} of the {heads.units} heads of {heads.cuts[0].path!r}; allowed "
+            f"Width.choices: {width} leaves {exact:g} of the {heads.units} heads of {_where(heads)!r}; allowed "
             "are shares that leave whole ones"
         )
     return round(exact)
+
+
+def _where(group: ChannelGroup) -> str:
+    """The first layer of a group; the network itself may have a tensor of it before, such as a class token."""
+    return next(cut.path for cut in group.cuts if cut.path)
 
 
 def _is_of_heads(group: ChannelGroup) -> bool:
@@ -141,9 +151,7 @@ def _kept(group: ChannelGroup, shares: Mapping[float, float], divisor: int) -> d
         else:
             kept[width] = _nearest_multiple(exact, group.units, divisor) if width < 1 else group.units
         if not kept[width]:
-            raise ValueError(
-                f"Width.choices: {width} leaves none of the {group.units} channels of {group.cuts[0].path!r}"
-            )
+            raise ValueError(f"Width.choices: {width} leaves none of the {group.units} channels of {_where(group)!r}")
     return kept
 
 
