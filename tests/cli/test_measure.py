@@ -142,9 +142,14 @@ def test_images_are_scaled_as_the_recipe_of_the_run_says(run_folder, image_folde
 
 def test_some_sub_networks_alone(cli, run_folder, image_folder) -> None:
     options = ("--data", image_folder, "--rounds", 1, "--no-energy", "--json")
+    assert "more sub-networks" not in cli("measure", run_folder, *options).err
     result = cli("measure", run_folder, *options, "--subnet", "FFF", "--subnet", "TTF")
     assert [row["subnet"] for row in json.loads(result.out)] == ["TTF", "FFF"]
     assert [row["subnet"] for row in Table.load(run_folder / "table.json").rows] == ["TTF", "FFF"]
+    assert "table.json had 6 more sub-networks: it is table.before.json now" in result.err
+    assert len(Table.load(run_folder / "table.before.json").rows) == 8
+    (run_folder / "table.json").write_text("{")
+    assert cli("measure", run_folder, *options, "--subnet", "FFF").status == 0, "a damaged table is in nobody's way"
 
 
 def test_other_classes_are_refused_by_name(refused, run_folder, image_folder) -> None:

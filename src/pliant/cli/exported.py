@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pliant.cli.networks import table_path
+from pliant.cli.networks import write_table
 from pliant.cli.show import headline, note, progress_bar, show
 from pliant.runtime.runtimes import RUNTIMES
 
@@ -55,9 +55,9 @@ def measure_exported(
             on_progress=on_progress,
             **how,
         )
-    table.save(table_path(path))
+    written = write_table(table, path)
     show(table.rows, as_json=as_json, title=f"{headline(table.info)}, {table.info['runtime']}")
     for what in ("memory", "energy"):
         if why := table.info.get(f"no_{what}"):
             note(f"No {what}: {why}.")
-    note(f"Written to {table_path(path)}. Next: pliant pick {path} --latency-ms ...")
+    note(f"Written to {written}. Next: pliant pick {path} --latency-ms ...")

@@ -11,7 +11,7 @@ import typer
 
 from pliant.cli.exported import RUNTIME_NAMES, is_exported, measure_exported
 from pliant.cli.gate import show_gate
-from pliant.cli.networks import load_run, table_path
+from pliant.cli.networks import load_run, write_table
 from pliant.cli.policies import show_policies
 from pliant.cli.show import headline, note, progress_bar, show
 
@@ -201,7 +201,7 @@ def measure(
             on_progress=on_progress,
         )
     table.info["model"] = info["model"]
-    table.save(table_path(run))
+    path = write_table(table, run)
     show(table.rows, as_json=json, title=headline(table.info))
     if "no_energy" in table.info:
         note(f"No energy: {table.info['no_energy']}.")
@@ -211,7 +211,6 @@ def measure(
             f"{', '.join(fallen)}: less accurate than the trained ones by more than {_MUCH} points. They run with norm "
             f"statistics of others: try --recalibrate {min(_ENOUGH, len(images.train))}, here and with pliant export."
         )
-    path = table_path(run)
     reported = run if run.is_dir() else path
     note(f"Written to {path}. Next: pliant pick {run} --latency-ms ..., or pliant report {reported}")
 

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pliant.cli.show import note
+
 if TYPE_CHECKING:
     from torch import nn
 
     from pliant.core.config import Config
+    from pliant.measure.table import Table
 
-__all__ = ["Network", "beside_table", "load_run", "named_or_loaded", "table_path"]
+__all__ = ["Network", "beside_table", "load_run", "named_or_loaded", "table_path", "write_table"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,28 @@ def table_path(run: Path) -> Path:
     if is_repository(run):
         return Path(f"{run.name}.table.json")
     return run.with_name(f"{run.name}.table.json") if run.is_file() else run / "table.json"
+
+
+def write_table(table: Table, run: Path) -> Path:
+    """Write the table of a run. One that has sub-networks which this one lacks is kept as `table.before.json`.
+
+    Returns:
+        Where it lies.
+    """
+    from pliant.measure.table import Table as Kind
+    from pliant.measure.table import TableError
+
+    path = table_path(run)
+    try:
+        lost = {row["subnet"] for row in Kind.load(path).rows} - {row["subnet"] for row in table.rows}
+    except TableError:  # there is none, or none that can be read
+        lost = set()
+    if lost:
+        before = path.with_suffix(".before.json")
+        path.replace(before)
+        note(f"{path.name} had {len(lost)} more sub-networks: it is {before.name} now.")
+    table.save(path)
+    return path
 
 
 def beside_table(run: Path, name: str) -> Path:

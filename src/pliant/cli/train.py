@@ -50,14 +50,16 @@ def train(
         tree["model"]["start_from"] = start_from
     if epochs is not None:
         tree["epochs"] = epochs
+    wanted = Recipe.from_dict(tree)
     try:
         with using_threads(threads):
-            run_training(Recipe.from_dict(tree), out=out, resume=resume, device=device)
+            run_training(wanted, out=out, resume=resume, device=device)
     except KeyboardInterrupt:
         note(f"Interrupted. The same command with --resume goes on from the last epoch that is in {out}.")
         raise
     if os.environ.get("RANK", "0") == "0":
-        note(f"The network is in {out}. Next: pliant measure {out}")
+        by_gate = " --policy gate" if wanted.phases[-1].learns == "gates" else ""
+        note(f"The network is in {out}. Next: pliant measure {out}{by_gate}")
 
 
 def changed(tree: dict[str, Any], changes: list[str]) -> dict[str, Any]:
