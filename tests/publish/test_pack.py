@@ -128,6 +128,15 @@ def make():
 """
 
 
+def test_the_readme_says_that_there_is_a_gate(tmp_path) -> None:
+    network = pliant.create_model("pliant:resnet20", num_classes=3, shortcut="projection")
+    pliant.adapt_(network, pliant.Width(choices=(0.5, 0.75, 1.0), gate=pliant.Gate()))
+    pliant.save(network, tmp_path / "run")
+    text = (pliant.pack(tmp_path / "run", "me/net", tmp_path / "packed") / "README.md").read_text()
+    assert "or input by input by its gate" in text
+    assert 'pliant.predict(model, x, policy="gate")' in text
+
+
 def test_a_network_of_ones_own_is_named_without_its_folder(tmp_path, monkeypatch) -> None:
     file = tmp_path / "secret" / "own.py"
     file.parent.mkdir()

@@ -89,7 +89,8 @@ def _what(card: Mapping[str, Any], network: nn.Module) -> str:
         verb = "is" if len(chosen) == 1 else "are"
         text = (
             f"{len(network.space)} sub-networks in one set of weights, made from {name} with pliant. "
-            f"Its {' and '.join(chosen)} {verb} chosen at run time, by name or for a budget."
+            f"Its {' and '.join(chosen)} {verb} chosen at run time, by name or for a budget"
+            + (", or input by input by its gate." if network.routes else ".")
         )
     elif card["only"]:
         text = f"A plain network: the sub-network `{card['only']}` of {name}, made with pliant."
@@ -149,6 +150,11 @@ def _hints(card: Mapping[str, Any], network: nn.Module) -> str:
             "`model.subnets` names all sub-networks, and without `subnet` the largest runs; "
             "`pliant.extract(model, subnet)` makes one a plain network."
         )
+        if network.routes:
+            hints.append(
+                '`logits, places = pliant.predict(model, x, policy="gate")` lets the gate choose for every input; `places` '
+                "are those of its choices in `model.routes`."
+            )
     if {"mean", "std"} <= set(info):
         mean, std = (", ".join(f"{value:.4g}" for value in info[key]) for key in ("mean", "std"))
         hints.append(f"Images are RGB between 0 and 1, minus ({mean}), divided by ({std}).")
