@@ -152,8 +152,8 @@ def _hints(card: Mapping[str, Any], network: nn.Module) -> str:
         )
         if network.routes:
             hints.append(
-                '`logits, places = pliant.predict(model, x, policy="gate")` lets the gate choose for every input; `places` '
-                "are those of its choices in `model.routes`."
+                '`logits, places = pliant.predict(model, x, policy="gate")` lets the gate choose for every input; '
+                "`places` are those of its choices in `model.routes`."
             )
     if {"mean", "std"} <= set(info):
         mean, std = (", ".join(f"{value:.4g}" for value in info[key]) for key in ("mean", "std"))
