@@ -61,7 +61,7 @@ def test_numbers_as_people_write_them() -> None:
         ({"plan": {"name": "magic"}}, ["plan 'magic'", "adn"]),
         ({"plan": {"name": "adn", "beta": 1}}, ["plan 'adn'", "'beta'", "alpha"]),
         ({"plan": {"name": "adn", "alpha": "half"}}, ["plan 'adn'"]),
-        ({"plan": "adn"}, ["Recipe.plan", "'adn'", "PlanChoice"]),
+        ({"plan": "adn"}, ["Recipe.plan", "'adn'", "a mapping of name, options"]),
         ({"data": {"source": "digits", "augment": {"zoom": 2}}}, ["Augment", "'zoom'", "mixup"]),
         ({"data": {"source": "digits", "val_fraction": 1.0}}, ["val_fraction", "1.0"]),
         ({"data": {"source": "digits", "image_size": 64, "resize": 63}}, ["Data.resize", "63", "64"]),
