@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pliant.axes import Axes
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.inputs import images_alone
+from pliant.core.modes import evaluating
 from pliant.core.subnet import SubNet
 from pliant.core.wrapped import refuse_wrapped
 from pliant.extract import extract
@@ -93,7 +94,7 @@ def recalibrate_(
             "else can be begun again"
         )
     seen = 0
-    with _kept_if_it_fails(model, norms), _averaging(model, norms):
+    with _kept_if_it_fails(norms), evaluating(model), _averaging(norms):
         for number, subnet in enumerate(passes[done:], start=done + 1):
             seen = 0
             for images in batches:
@@ -107,6 +108,7 @@ def recalibrate_(
             if not all(statistics.isfinite().all() for statistics in _statistics(norms)):
                 raise ValueError("recalibrate_: these batches give statistics that are not finite (NaN or infinity)")
             on_progress(str(subnet or "all"), number, len(passes))
+    model.eval()
     return seen
 
 
@@ -137,25 +139,21 @@ def _refuse_without(norms: list[_BatchNorm], model: nn.Module, caller: str) -> N
 
 
 @contextmanager
-def _kept_if_it_fails(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
-    """Give a model its statistics and modes back where what happens meanwhile fails."""
+def _kept_if_it_fails(norms: list[_BatchNorm]) -> Iterator[None]:
+    """Give norms their statistics back where what happens meanwhile fails."""
     before = [(statistics, statistics.clone()) for statistics in _statistics(norms)]
-    modes = [(module, module.training) for module in model.modules()]
     try:
         yield
     except Exception:  # an interruption leaves what is done, to go on from
         for statistics, kept in before:
             statistics.copy_(kept)
-        for module, mode in modes:
-            module.training = mode
         raise
 
 
 @contextmanager
-def _averaging(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
+def _averaging(norms: list[_BatchNorm]) -> Iterator[None]:
     """Let norms take the plain average of what comes by, while all else is as at inference."""
     momenta = [norm.momentum for norm in norms]
-    model.eval()
     for norm in norms:
         norm.train()
         norm.momentum = None
@@ -164,7 +162,6 @@ def _averaging(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        model.eval()
 
 
 def _forget_(norms: list[_BatchNorm]) -> None:

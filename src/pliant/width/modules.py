@@ -105,19 +105,18 @@ class Sliced(nn.Module):
 
     def add_own_(self, names: Collection[str], stage: int, widths: Sequence[float]) -> None:
         """Give a norm tensors of its own at `widths` of a stage; they start as the leading parts of the whole ones."""
-        own = nn.ModuleDict()
-        everywhere = 1 + max(part.stage for parts in self._parts.values() for part in parts)
+        own, self._own_stage = nn.ModuleDict(), stage
         for width in widths:
             tensors = nn.Module()
             for name in names:
-                part = self._running_tensor(name, (width,) * everywhere).detach().clone()
-                whole = self._parameters.get(name)
-                if whole is not None:
+                whole = self._whole(name)
+                part = self._own_copy(name, whole, width)
+                if name in self._parameters:
                     tensors.register_parameter(name, nn.Parameter(part, whole.requires_grad))
                 else:
                     tensors.register_buffer(name, part)
             own[repr(width).replace(".", "_")] = tensors  # names of modules have no dots
-        self._own_stage, self._own_names = stage, dict(zip(widths, own, strict=True))
+        self._own_names = dict(zip(widths, own, strict=True))
         self.add_module("widths", own)
 
     def bake(self, widths: Widths) -> None:
@@ -154,16 +153,18 @@ class Sliced(nn.Module):
             whole = part.of(whole, widths)
         return whole
 
+    def _own_copy(self, name: str, whole: Tensor, width: float) -> Tensor:
+        # Not a view: what a width has of its own changes apart from the whole.
+        return self._leading_part(name, whole, (width,) * (self._own_stage + 1)).detach().clone()
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for width, key in self._own_names.items():
-            widths = (width,) * (self._own_stage + 1)
             for name in self.get_submodule(f"widths.{key}").state_dict():
                 whole, own = state_dict.get(prefix + name), f"{prefix}widths.{key}.{name}"
                 if whole is None or own in state_dict:
                     continue
                 fits = whole.shape == self._whole(name).shape  # else torch refuses it, by name
-                # A copy: with `assign=True` the module takes the tensor itself.
-                state_dict[own] = self._leading_part(name, whole, widths).detach().clone() if fits else whole
+                state_dict[own] = self._own_copy(name, whole, width) if fits else whole
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:

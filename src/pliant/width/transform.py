@@ -121,7 +121,7 @@ def _whole_heads(width: float, share: float, heads: ChannelGroup) -> int:
 
 def _where(group: ChannelGroup) -> str:
     """The first layer of a group; the network itself may have a tensor of it before, such as a class token."""
-    return next(cut.path for cut in group.cuts if cut.path)
+    return next((cut.path for cut in group.cuts if cut.path), "")
 
 
 def _is_of_heads(group: ChannelGroup) -> bool:
