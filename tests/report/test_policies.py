@@ -303,3 +303,4 @@ def test_an_exported_file_that_was_measured(folders, tmp_path):
     assert "ONNX Runtime 1.2" in found.text
     assert "pliant pick net.onnx --latency-ms" in found.text
     assert "pliant export" not in found.text, "it is a file already"
+    assert "Choose for a budget:" in found.text and "and ship" not in found.text

@@ -88,6 +88,11 @@ class Run:
         """The base-net's row: the one that skips most."""
         return max(self.rows, key=lambda row: (_skips(row["subnet"]), -row.get("gmacs", 0.0)))
 
+    @property
+    def shipped(self) -> bool:
+        """Whether exported files were measured, which need no export."""
+        return "files" in self.table.info
+
     def front(self, cost: str) -> list[str]:
         """The sub-networks that none beats in accuracy at as little cost, cheapest first."""
         if not any(cost in row and "acc1" in row for row in self.rows):

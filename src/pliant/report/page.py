@@ -174,7 +174,7 @@ def _head_of_run(run: Run, others: Sequence[str]) -> dict[str, Any]:
         "details": " ".join(part for part in (words.details(run), *others) if part),
         "figures": words.key_figures(run, costs),
         "commands": words.commands(run),
-        "next": "Choose for a budget, and ship" if len(run.rows) > 1 else "Ship",
+        "next": words.next_step(run),
     }
 
 

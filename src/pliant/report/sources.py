@@ -67,7 +67,7 @@ def _folder(folder: Path, baselines: Sequence[PathLike]) -> Source:
 
 
 def _file(path: Path, baselines: Sequence[PathLike]) -> Source:
-    beside = path.with_name(f"{path.name}.table.json")  # of an exported file
+    beside = path.with_name(f"{path.name}.table.json")  # of a file that was measured
     if beside.is_file():
         path = beside
     try:

@@ -89,18 +89,25 @@ def details(run: Run) -> str:
 def commands(run: Run) -> list[str]:
     """Return what to type next: choose for a budget that this table can meet, and ship what it gives."""
     folder = run.folder.resolve().name
-    is_shipped = "files" in run.table.info  # what was measured are exported files
     if len(run.rows) == 1:
-        return [] if is_shipped else [f"pliant export {folder} net.onnx"]
+        return [] if run.shipped else [f"pliant export {folder} net.onnx"]
+    picks, chosen = [], run.smallest["subnet"]
     for cost, option in (("latency_ms", "--latency-ms"), ("gmacs", "--gmacs")):
         front = run.front(cost)
         if front:
             middle = next(row for row in run.rows if row["subnet"] == front[len(front) // 2])
             budget = _rounded_up(middle[cost])
             chosen = run.table.pick(**{cost: budget})["subnet"]
-            pick = f"pliant pick {folder} {option} {budget:g}"
-            return [pick] if is_shipped else [pick, _export(run, folder, chosen)]
-    return [] if is_shipped else [_export(run, folder, run.smallest["subnet"])]
+            picks = [f"pliant pick {folder} {option} {budget:g}"]
+            break
+    return picks if run.shipped else [*picks, _export(run, folder, chosen)]
+
+
+def next_step(run: Run) -> str:
+    """Return what these commands do."""
+    if len(run.rows) == 1:
+        return "Ship"
+    return "Choose for a budget" if run.shipped else "Choose for a budget, and ship"
 
 
 def uncertainty(run: Run) -> str:
