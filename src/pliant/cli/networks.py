@@ -73,12 +73,11 @@ def write_table(table: Table, run: Path) -> Path:
     Returns:
         Where it lies.
     """
-    from pliant.measure.table import Table as Kind
     from pliant.measure.table import TableError
 
     path = table_path(run)
     try:
-        lost = {row["subnet"] for row in Kind.load(path).rows} - {row["subnet"] for row in table.rows}
+        lost = {row["subnet"] for row in type(table).load(path).rows} - {row["subnet"] for row in table.rows}
     except TableError:  # there is none, or none that can be read
         lost = set()
     if lost:
