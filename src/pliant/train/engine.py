@@ -21,6 +21,7 @@ from torch import nn
 
 from pliant.axes import Axes
 from pliant.core.adaptive import AdaptiveModule
+from pliant.core.pointwise import StridedPointwise
 from pliant.create import ModelSource
 from pliant.data import load_data
 from pliant.train.callbacks import Reseed, RunFolder, WeightAverage
@@ -151,9 +152,12 @@ def _train_phase(
             "phase before"
         )
     teacher = load_teacher(source, recipe, place)
+    guarded = [path for path, part in model.named_modules() if StridedPointwise.make_(part)]
     module, rows = _fit(model, teacher, run, data, place, resumed, progress, log)
     # A copy leaves the compiler's work behind.
     model = copy.deepcopy(module.evaluated) if recipe.compile else module.evaluated
+    for path in guarded:
+        StridedPointwise.unmake_(model.get_submodule(path))
     if recipe.recalibrate:
         recalibrate_network_(model.to(place.device), run, data, place, _named(run, log))
     # As `pliant.load` gives it.

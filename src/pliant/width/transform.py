@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from pliant.core.anatomy import Anatomy, ChannelGroup, Cut
+from pliant.core.pointwise import StridedPointwise
 from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.core.switch import Switch
 from pliant.width.config import Gate, Width
@@ -276,6 +277,8 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Width, switch: Switch, co
     for path in paths:
         module, shrinking = model.get_submodule(path), parts[path]
         own = _own_tensors(module, shrinking, config)
+        in_channels = numbers[path].get("in_channels")
+        StridedPointwise.make_(module, min(in_channels.values.values()) if in_channels else None)
         Sliced.make_(module, switch, shrinking | {name: [] for name in own if name not in shrinking}, numbers[path])
         if own:
             assert isinstance(module, Sliced)
@@ -340,5 +343,6 @@ def bake_(
         module = model.get_submodule(path)
         assert isinstance(module, Sliced)
         module.bake(subnet.width)
+        StridedPointwise.unmake_(module)
     if config.gate:
         GatePoint.unmake_(model.get_submodule(_gate_path(anatomy, config.gate)), attends=attends)
