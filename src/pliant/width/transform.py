@@ -277,8 +277,8 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Width, switch: Switch, co
     for path in paths:
         module, shrinking = model.get_submodule(path), parts[path]
         own = _own_tensors(module, shrinking, config)
-        in_channels = numbers[path].get("in_channels")
-        StridedPointwise.make_(module, min(in_channels.values.values()) if in_channels else None)
+        read = [part.kept.values() for part in shrinking["weight"] if part.dim == 1] if "weight" in shrinking else []
+        StridedPointwise.make_(module, min(map(min, read)) if read else None)
         Sliced.make_(module, switch, shrinking | {name: [] for name in own if name not in shrinking}, numbers[path])
         if own:
             assert isinstance(module, Sliced)
