@@ -4,8 +4,8 @@
 
 For each instruction set that oneDNN can be held to, input channels, image size, layout and number of threads: forward
 and backward several times, against the same in float64 without oneDNN. All cases of one instruction set run in one
-process, which is started again where it dies. A row says how many of its threads' cases died, by which signal, or the
-largest error of a gradient over its largest value. `pliant` holds every case back that is named here
+process, which is started again where it dies. A row is a case that is wrong: it says by which signal the process died,
+or the largest error of a gradient over its largest value. `pliant` avoids every case that is named here
 (src/pliant/core/pointwise.py). Writes results/strided_pointwise.json.
 """
 
@@ -28,14 +28,13 @@ from provenance import write_result
 from torch import Tensor
 
 INSTRUCTION_SETS = {
-    "sse41": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
     "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
     "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
     "all of this processor": {},
 }
-CHANNELS = (1, 2, 4, 7, 8, 12, 15, 16)
-IMAGES = ((64, 16), (8, 112))  # batch and pixels of a side
-REPEATS, PATIENCE_S, TOLERANCE = 8, 15, {"float32": 1e-4, "bfloat16": 0.1}
+CHANNELS = (1, 2, 4, 7, 8, 12, 16)
+IMAGES = ((64, 16), (4, 112))  # batch and pixels of a side
+REPEATS, PATIENCE_S, TOLERANCE = 8, 60, {"float32": 1e-4, "bfloat16": 0.1}
 
 
 def cases() -> Iterator[dict[str, Any]]:
