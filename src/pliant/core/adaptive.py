@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,7 @@ class AdaptiveModule(nn.Module):
     def make_(model: nn.Module, adaptation: Adaptation) -> None:
         """Let `model` know its sub-networks, in place."""
         mix_in(model, AdaptiveModule, "Adaptive", _adaptation=adaptation)
+        adaptation.switch.root = weakref.ref(model)
 
     @staticmethod
     def unmake_(model: nn.Module) -> None:
@@ -68,6 +70,12 @@ class AdaptiveModule(nn.Module):
     def routes(self) -> tuple[SubNet, ...]:
         """The sub-networks among which the gate chooses, by ascending width; empty where there is none."""
         return self.space.routes
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        switch = self._adaptation.switch
+        if switch.root is None:  # it was unpickled
+            switch.root = weakref.ref(self)
 
     def _replicate_for_data_parallel(self) -> nn.Module:
         raise ValueError(

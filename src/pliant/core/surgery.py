@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import inspect
 import sys
 from collections.abc import Callable, Collection, Iterable
@@ -86,9 +87,39 @@ def _mixed(mixin: type[nn.Module], base: type[nn.Module], prefix: str) -> type:
     """One class for every (mixin, base), so that two instances mixed alike have the same type."""
     # A mixin without slots of its own leaves the instance's layout as it is, which is what allows the swap.
     namespace: dict[str, object] = {"__module__": base.__module__, "__doc__": base.__doc__}
+    namespace |= {"_pliant_mixed": (mixin, prefix), "__reduce_ex__": _reduce}
     if "forward" in vars(mixin):
         namespace["forward"] = _forward(mixin, base)
     return type(prefix + base.__name__, (mixin, base), namespace)
+
+
+def _reduce(module: nn.Module, protocol: int) -> tuple[Any, ...]:
+    """Say to `pickle` and `copy` how a module of a mixed class is made again: no file has such a class by name."""
+    layers: list[tuple[Any, str]] = []
+    plain: Any = type(module)
+    while "_pliant_mixed" in vars(plain):
+        mixin, prefix = vars(plain)["_pliant_mixed"]
+        layers.append((vars(mixin).get("_pliant_made_by", mixin), prefix))
+        plain = plain.__bases__[1]
+    # Older protocols make an instance in another way.
+    function, arguments, *state = plain.__reduce_ex__(module, max(protocol, 2))
+    if function is not copyreg.__newobj__:  # type: ignore[attr-defined]
+        raise ValueError(
+            f"a {plain.__name__} is copied and pickled in a way of its own, which loses that it is adapted; use "
+            "pliant.save, or copy it before pliant.adapt_"
+        )
+    return _remade, (plain, tuple(reversed(layers)), *arguments[1:]), *state
+
+
+def _remade(plain: type[nn.Module], layers: Iterable[tuple[Any, str]], *arguments: Any) -> nn.Module:
+    """Make an empty module of a mixed class; see `_reduce`."""
+    kind = plain
+    for mixin, prefix in layers:
+        if isinstance(mixin, tuple):
+            make, of = mixin
+            mixin = make(*of)
+        kind = _mixed(mixin, kind, prefix)
+    return kind.__new__(kind, *arguments)
 
 
 def _forward(mixin: type[nn.Module], base: type[nn.Module]) -> FunctionType:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from pliant.core.gating import GatePass
@@ -27,11 +28,14 @@ class Switch:
     except where gradient checkpointing computes it again: then to the pass that it was part of.
     Two threads that use one model at the same time would share the state: give each of them
     `extract(model, subnet, share=True)`, a static module over the same weights.
+
+    A copy of the model has a switch of its own. A copy of a part keeps the model's: it may take the part's place.
     """
 
     def __init__(self, space: SubNetSpace, *, chained: bool = False) -> None:
         """Know the sub-networks of `space`; `chained` exits need the answers of those before them."""
         self.space = space
+        self.root: weakref.ref[nn.Module] | None = None
         self.exit_pass: ExitPass | None = None
         self.gate_pass: GatePass | None = None
         self._chained = chained
@@ -44,6 +48,18 @@ class Switch:
         # guard on.
         self._known = {name: (_parts(subnet), subnet.exit) for name, subnet in space.names.items()}
         self._all = frozenset(space)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Switch:
+        root = None if self.root is None else self.root()
+        if root is None or id(root) not in memo:
+            return self
+        switch = memo[id(self)] = Switch(self.space, chained=self._chained)
+        switch.root = weakref.ref(memo[id(root)])
+        return switch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is running, and the numbers of autograd's nodes, are of this process.
+        return _made, (self.space, self._chained)
 
     def skips(self, stage: int) -> bool:
         """Whether `stage` skips its skippable sub-path in the pass that is running."""
@@ -166,6 +182,10 @@ class Switch:
             return _parts(subnet), subnet.exit
         parsed = self.space.parse(subnet)
         return _parts(parsed), parsed.exit
+
+
+def _made(space: SubNetSpace, chained: bool) -> Switch:
+    return Switch(space, chained=chained)
 
 
 def _parts(subnet: SubNet) -> Parts:

@@ -185,7 +185,9 @@ def _mixin(tensors: tuple[str, ...], numbers: tuple[str, ...]) -> type[Sliced]:
     """Return `Sliced` with one property for each name. Properties come before what an instance holds."""
     properties = {name: property(_tensor_getter(name)) for name in tensors}
     properties |= {name: property(_number_getter(name)) for name in numbers}
-    return type("Sliced", (Sliced,), {"__module__": __name__, "__annotations__": {}, **properties})
+    # What `pickle` makes it again with.
+    made_by = {"_pliant_made_by": (_mixin, (tensors, numbers))}
+    return type("Sliced", (Sliced,), {"__module__": __name__, "__annotations__": {}, **made_by, **properties})
 
 
 def _tensor_getter(name: str) -> Callable[[Any], Any]:
