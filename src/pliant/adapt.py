@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from pliant import readers
 from pliant.axes import Axes
 from pliant.core.adaptive import Adaptation, AdaptiveModule, StageEnd
-from pliant.core.anatomy import Anatomy, SelfDescribing
+from pliant.core.anatomy import Anatomy, stated_anatomy
 from pliant.core.config import Config
 from pliant.core.subnet import SubNetSpace
-from pliant.core.surgery import refuse_unfit
+from pliant.core.surgery import merged, names_of, refuse_unfit
 from pliant.core.switch import Switch
 from pliant.create import usual_image_size
 from pliant.depth import transform as depth
@@ -62,8 +62,8 @@ def adapt_(model: ModelT, *configs: Config, example: Any = None) -> ModelT:
 
 def usual_config(model: nn.Module) -> Config:
     """Return how a model is adapted where nobody says it: by what it brings, exits or widths, else by its depth."""
-    if isinstance(model, SelfDescribing):
-        anatomy = model.anatomy()
+    anatomy = stated_anatomy(model)
+    if anatomy is not None:
         if any(block.exit for stage in anatomy.stages for block in stage.blocks):
             return Exits()
         if anatomy.widths:
@@ -97,12 +97,16 @@ def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config, size: int | Non
     # Everything that can be refused is refused before the first change.
     switch = Switch(_space(anatomy, wanted), chained=bool(wanted.exits and wanted.exits.collaboration != "none"))
     ends = [stage.blocks[-1].path for stage in anatomy.stages]
-    changed = depth.changed_paths(anatomy, wanted.depth) if wanted.depth else []
-    changed += exits.changed_paths(anatomy, wanted.exits) if wanted.exits else []
-    changed += width.changed_paths(anatomy, wanted.width) if wanted.width else []
     if wanted.width:
         width.refuse_unfit(model, anatomy, wanted.width)
-    refuse_unfit(model, [*changed, *ends], reserved=("subnet", "features", "exits"))
+    changed = merged(
+        {"": names_of(AdaptiveModule) - ({"anatomy"} if stated_anatomy(model) else set())},
+        depth.added_names(anatomy, wanted.depth) if wanted.depth else {},
+        exits.added_names(anatomy, wanted.exits) if wanted.exits else {},
+        width.added_names(model, anatomy, wanted.width) if wanted.width else {},
+        {end: names_of(StageEnd) for end in ends},
+    )
+    refuse_unfit(model, changed, reserved=("subnet", "features", "exits"))
     if wanted.exits:
         exits.refuse_unfit(model, anatomy, wanted.exits)
 

@@ -95,7 +95,7 @@ def test_a_copy_has_a_choice_of_its_own(model, x, way: Callable[[Any], Any]):
 def test_a_copy_of_a_copy_has_a_choice_of_its_own_too(model, x, way: Callable[[Any], Any]):
     first = way(model)
     second = copy.deepcopy(first)
-    assert second._adaptation.switch is not first._adaptation.switch
+    assert second._pliant_adaptation.switch is not first._pliant_adaptation.switch
     assert_same(answers(second, x), answers(model, x))
 
 

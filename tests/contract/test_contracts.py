@@ -156,5 +156,5 @@ def test_a_pass_that_fails_leaves_the_super_net_active(case):
     with pytest.raises(RuntimeError, match="on purpose"):
         case.logits(case.adapted, subnet="smallest")
     hook.remove()
-    assert case.adapted._adaptation.switch.at_largest
+    assert case.adapted._pliant_adaptation.switch.at_largest
     assert torch.equal(case.logits(case.adapted), case.logits(case.original))

@@ -229,7 +229,7 @@ class Stray(nn.Module):
 
     def __init__(self, model: AdaptiveModule) -> None:
         super().__init__()
-        self.switch = [model._adaptation.switch]
+        self.switch = [model._pliant_adaptation.switch]
 
     def forward(self, x: Tensor) -> Tensor:
         return x + 0.1 if self.switch[0].skips(0) and not self.switch[0].skips(1) else x

@@ -87,7 +87,7 @@ def test_every_step_draws_anew_from_those_that_are_not_named(tiny, make, batch, 
     objective = pliant.Objective(model, build_plan("sandwich", model.space))
     ran: list[str] = []
     forward = tiny.forward
-    widths = lambda: model._adaptation.switch.widths[0]  # noqa: E731
+    widths = lambda: model._pliant_adaptation.switch.widths[0]  # noqa: E731
     monkeypatch.setattr(tiny, "forward", lambda self, x: ran.append(widths()) or forward(self, x))
     torch.manual_seed(0)
     for _ in range(20):

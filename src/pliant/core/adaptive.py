@@ -33,12 +33,12 @@ class Adaptation:
 class AdaptiveModule(nn.Module):
     """A model with sub-networks. Made by `pliant.adapt_`, never by hand; the model keeps its class and keys."""
 
-    _adaptation: Adaptation
+    _pliant_adaptation: Adaptation
 
     @staticmethod
     def make_(model: nn.Module, adaptation: Adaptation) -> None:
         """Let `model` know its sub-networks, in place."""
-        mix_in(model, AdaptiveModule, "Adaptive", _adaptation=adaptation)
+        mix_in(model, AdaptiveModule, "Adaptive", adaptation=adaptation)
         adaptation.switch.root = weakref.ref(model)
 
     @staticmethod
@@ -49,7 +49,7 @@ class AdaptiveModule(nn.Module):
     @property
     def space(self) -> SubNetSpace:
         """The sub-networks this model has."""
-        return self._adaptation.switch.space
+        return self._pliant_adaptation.switch.space
 
     @property
     def subnets(self) -> tuple[SubNet, ...]:
@@ -59,12 +59,12 @@ class AdaptiveModule(nn.Module):
     @property
     def anatomy(self) -> Anatomy:
         """What the reader found before the model was adapted."""
-        return self._adaptation.anatomy
+        return self._pliant_adaptation.anatomy
 
     @property
     def configs(self) -> tuple[Config, ...]:
         """The configs the model was adapted with."""
-        return self._adaptation.configs
+        return self._pliant_adaptation.configs
 
     @property
     def routes(self) -> tuple[SubNet, ...]:
@@ -73,7 +73,7 @@ class AdaptiveModule(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        switch = self._adaptation.switch
+        switch = self._pliant_adaptation.switch
         if switch.root is None:  # it was unpickled
             switch.root = weakref.ref(self)
 
@@ -109,7 +109,7 @@ class AdaptiveModule(nn.Module):
             ValueError: the model has no such sub-network, or no exits.
         """
         recorded: list[Tensor] | None = [] if features else None
-        with self._adaptation.switch.running(subnet, recorded, every_exit=exits) as exit_pass:
+        with self._pliant_adaptation.switch.running(subnet, recorded, every_exit=exits) as exit_pass:
             try:
                 output = super().forward(*args, **kwargs)
             except Left as left:
@@ -145,7 +145,7 @@ class AdaptiveModule(nn.Module):
         Raises:
             ValueError: the model has no such sub-network, or no exits.
         """
-        with self._adaptation.switch.running(subnet, decide=decide, decides_at=at) as exit_pass:
+        with self._pliant_adaptation.switch.running(subnet, decide=decide, decides_at=at) as exit_pass:
             if exit_pass is None:
                 kind = type(self).__name__
                 raise ValueError(f"leave_early: this {kind} has one classifier; adapt it with pliant.Exits()")
@@ -168,7 +168,7 @@ class AdaptiveModule(nn.Module):
         Raises:
             ValueError: the model has no gate.
         """
-        with self._adaptation.switch.gating() as gate_pass:
+        with self._pliant_adaptation.switch.gating() as gate_pass:
             part = logits_of(self(x, subnet=self.routes[0]))
             if not gate_pass.waiting:
                 return part, gate_pass.places
@@ -194,7 +194,7 @@ class AdaptiveModule(nn.Module):
         Raises:
             ValueError: the model has no gate.
         """
-        with self._adaptation.switch.gating(chooses=False) as gate_pass:
+        with self._pliant_adaptation.switch.gating(chooses=False) as gate_pass:
             logits = logits_of(self(x, subnet=route or self.routes[0]))
         assert gate_pass.features is not None
         return logits, gate_pass.features
@@ -221,13 +221,13 @@ class StageEnd(nn.Module):
     is its input, counts as the stage's.
     """
 
-    _recorder: Switch
-    _channel_dim: int
+    _pliant_recorder: Switch
+    _pliant_channel_dim: int
 
     @staticmethod
     def make_(block: nn.Module, switch: Switch, channel_dim: int) -> None:
         """Make `block` report its output, in place."""
-        mix_in(block, StageEnd, "StageEnd", _recorder=switch, _channel_dim=channel_dim)
+        mix_in(block, StageEnd, "StageEnd", recorder=switch, channel_dim=channel_dim)
 
     @staticmethod
     def unmake_(block: nn.Module) -> None:
@@ -237,5 +237,5 @@ class StageEnd(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the block and record what it returns."""
         output = super().forward(*args, **kwargs)
-        self._recorder.record(output, self._channel_dim)
+        self._pliant_recorder.record(output, self._pliant_channel_dim)
         return output

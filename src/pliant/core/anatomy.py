@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import nn
 
-__all__ = ["Anatomy", "Block", "ChannelGroup", "Cut", "SelfDescribing", "Stage", "Truncatable"]
+__all__ = ["Anatomy", "Block", "ChannelGroup", "Cut", "SelfDescribing", "Stage", "Truncatable", "stated_anatomy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,13 +156,17 @@ def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
-@runtime_checkable
 class SelfDescribing(Protocol):
     """A model that states its own anatomy; no reader is needed for it."""
 
     def anatomy(self) -> Anatomy:
         """Return the model's stages, blocks, norms and head."""
         ...
+
+
+def stated_anatomy(model: Any) -> Anatomy | None:
+    """Return what a model states by a method `anatomy` of its class; none if it has no such method."""
+    return model.anatomy() if callable(getattr(type(model), "anatomy", None)) else None
 
 
 @runtime_checkable

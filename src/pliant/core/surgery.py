@@ -6,7 +6,7 @@ import copy
 import copyreg
 import inspect
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from types import FunctionType
 from typing import Any, TypeVar
@@ -18,7 +18,9 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 __all__ = [
     "demote",
     "identity_for",
+    "merged",
     "mix_in",
+    "names_of",
     "own_parts_",
     "refuse_unfit",
     "remove_child",
@@ -147,10 +149,11 @@ def mix_in(module: nn.Module, mixin: type[nn.Module], prefix: str, **state: obje
         module: changes its class to a subclass of it.
         mixin: a class without `__init__`.
         prefix: put before the name of the module's class.
-        **state: plain attributes that the mixin needs, as it annotates them.
+        **state: plain attributes that the mixin needs; it finds them, and annotates them, under names that begin with
+            `_pliant_`, which no network has itself.
     """
     module.__class__ = _mixed(mixin, type(module), prefix)
-    vars(module).update(state)
+    vars(module).update({f"_pliant_{name}": value for name, value in state.items()})
 
 
 def demote(module: nn.Module, mixin: type[nn.Module]) -> None:
@@ -225,30 +228,57 @@ def _sharded(module: nn.Module) -> bool:
     return fsdp is not None and isinstance(module, fsdp.FSDPModule)
 
 
-def refuse_unfit(root: nn.Module, paths: Iterable[str], reserved: Collection[str] = ()) -> None:
+def names_of(mixin: type[nn.Module], *children: str) -> set[str]:
+    """Return the names that a module gets with `mixin` and has not as any other module."""
+    return {*children, *(name for name in {*vars(mixin), *mixin.__annotations__} if not hasattr(nn.Module, name))}
+
+
+def merged(*added: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
+    """Return names by path, of several such mappings together."""
+    together: dict[str, set[str]] = {}
+    for names_by_path in added:
+        for path, names in names_by_path.items():
+            together.setdefault(path, set()).update(names)
+    return together
+
+
+def refuse_unfit(root: nn.Module, changed: Mapping[str, Collection[str]], reserved: Collection[str] = ()) -> None:
     """Refuse what could not be changed without harm.
 
     Args:
         root: the model.
-        paths: the modules that are to be changed.
+        changed: the paths of the modules that are to be changed, each with the names that are added to it.
         reserved: names of arguments that the model's forward is to take.
 
     Raises:
         ValueError: says what, and where.
     """
-    changed = dict.fromkeys(paths)
     for name in takes(root):
         if name in reserved:
             raise ValueError(f"the forward of this {type(root).__name__} has an argument {name!r} already; rename it")
     if any(_sharded(module) for module in root.modules()):
         raise ValueError(f"this {type(root).__name__} is sharded by fully_shard; adapt it first, then shard it")
-    for path in ["", *changed]:
-        if parametrize.is_parametrized(root.get_submodule(path)):
+    for path, names in {"": (), **changed}.items():
+        module = root.get_submodule(path)
+        taken = next((name for name in sorted(names) if _has(module, name)), None)
+        if taken is not None:
+            where = f"module {path!r}" if path else "the model"
+            raise ValueError(
+                f"adapt_: {where}, a {type(module).__name__}, has {taken!r} already, a name that pliant adds; rename it"
+            )
+        if parametrize.is_parametrized(module):
             raise ValueError(
                 f"{path or type(root).__name__!r} is parametrized, and removing that later would undo the adaptation; "
                 "adapt first, then parametrize"
             )
     _refuse_shared(root, changed)
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    """Whether a module has an attribute, a tensor or a child of this name, or its class does."""
+    own = (vars(module), module._parameters, module._buffers, module._modules)
+    kinds = (kind for kind in type(module).__mro__ if kind not in nn.Module.__mro__)
+    return any(name in names for names in own) or any(name in vars(kind) for kind in kinds)
 
 
 def _refuse_shared(root: nn.Module, changed: Collection[str]) -> None:

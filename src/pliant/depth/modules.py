@@ -16,17 +16,17 @@ __all__ = ["NormsCalled", "SkipAwareNorm", "SkippableBlock", "SuperNetStochastic
 class SkippableBlock(nn.Module):
     """A residual block that returns its input while its stage skips."""
 
-    _switch: Switch
-    _stage: int
-    _stream: str
-    _more_outputs: tuple[None, ...]
+    _pliant_switch: Switch
+    _pliant_stage: int
+    _pliant_stream: str
+    _pliant_more_outputs: tuple[None, ...]
 
     @staticmethod
     def make_(block: nn.Module, switch: Switch, stage: int, outputs: int = 1) -> None:
         """Make `block`, which returns so many values, skippable, in place."""
         stream = next(iter(takes(block)), "input")
         more = (None,) * (outputs - 1)
-        mix_in(block, SkippableBlock, "Skippable", _switch=switch, _stage=stage, _stream=stream, _more_outputs=more)
+        mix_in(block, SkippableBlock, "Skippable", switch=switch, stage=stage, stream=stream, more_outputs=more)
 
     @staticmethod
     def unmake_(block: nn.Module) -> None:
@@ -35,9 +35,9 @@ class SkippableBlock(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the block, or nothing at all."""
-        if self._switch.skips(self._stage):
-            x = args[0] if args else kwargs[self._stream]
-            return (x, *self._more_outputs) if self._more_outputs else x
+        if self._pliant_switch.skips(self._pliant_stage):
+            x = args[0] if args else kwargs[self._pliant_stream]
+            return (x, *self._pliant_more_outputs) if self._pliant_more_outputs else x
         return super().forward(*args, **kwargs)
 
 
@@ -48,12 +48,12 @@ class SuperNetStochasticDepth(nn.Module):
     (ADN paper, section 4; released code).
     """
 
-    _switch: Switch
+    _pliant_switch: Switch
 
     @staticmethod
     def make_(module: nn.Module, switch: Switch) -> None:
         """Let `module` act in the super-net only, in place."""
-        mix_in(module, SuperNetStochasticDepth, "SuperNet", _switch=switch)
+        mix_in(module, SuperNetStochasticDepth, "SuperNet", switch=switch)
 
     @staticmethod
     def unmake_(module: nn.Module) -> None:
@@ -62,7 +62,7 @@ class SuperNetStochasticDepth(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop the residual branch `x` at random, or never."""
-        return super().forward(x) if self._switch.at_largest else x
+        return super().forward(x) if self._pliant_switch.at_largest else x
 
 
 class NormsCalled(nn.Module):
@@ -94,15 +94,15 @@ class SkipAwareNorm(nn.Module):
     (`bn1.skip.weight`). A checkpoint without the second set loads into both.
     """
 
-    _switch: Switch
-    _stage: int
+    _pliant_switch: Switch
+    _pliant_stage: int
     skip: nn.Module
 
     @staticmethod
     def make_(norm: nn.Module, switch: Switch, stage: int) -> None:
         """Give `norm` a second set that starts as a copy of the first, in place."""
         skip = copy.deepcopy(norm)
-        mix_in(norm, SkipAwareNorm, "SkipAware", _switch=switch, _stage=stage)
+        mix_in(norm, SkipAwareNorm, "SkipAware", switch=switch, stage=stage)
         norm.add_module("skip", skip)
 
     def bake(self, *, skips: bool) -> nn.Module:
@@ -114,7 +114,7 @@ class SkipAwareNorm(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Normalise with the set that the running sub-network uses."""
-        if self._switch.skips(self._stage):
+        if self._pliant_switch.skips(self._pliant_stage):
             # Not `self.skip`: torch finds that by a slow way, which small networks feel.
             return self._modules["skip"](*args, **kwargs)  # type: ignore[misc]
         return super().forward(*args, **kwargs)

@@ -11,15 +11,15 @@ from torch import nn
 
 from pliant.core.anatomy import Anatomy, Block, Stage
 from pliant.core.subnet import SubNet, SubNetSpace
-from pliant.core.surgery import identity_for, remove_child, replace
+from pliant.core.surgery import identity_for, names_of, remove_child, replace
 from pliant.core.switch import Switch
 from pliant.depth.config import Depth
 from pliant.depth.modules import NormsCalled, SkipAwareNorm, SkippableBlock, SuperNetStochasticDepth
 
 __all__ = [
     "adapt_",
+    "added_names",
     "bake_",
-    "changed_paths",
     "copied_norms",
     "grouped",
     "mandatory_blocks",
@@ -114,13 +114,14 @@ def _fast_layers(model: nn.Module, block: Block) -> list[nn.TransformerEncoderLa
     return [module for module in modules if isinstance(module, nn.TransformerEncoderLayer)]
 
 
-def changed_paths(anatomy: Anatomy, config: Depth) -> list[str]:
-    """Paths of all modules that `adapt_` will change."""
-    paths = _stochastic_depth(anatomy)
+def added_names(anatomy: Anatomy, config: Depth) -> dict[str, set[str]]:
+    """Return the path of every module that `adapt_` will change, with the names that it gets."""
+    names = {path: names_of(SuperNetStochasticDepth) for path in _stochastic_depth(anatomy)}
     for _, stage, count in _split(anatomy, config):
-        paths += [block.path for block in stage.blocks[count:]]
-        paths += _norms(stage, count) if config.skip_aware_norms else []
-    return paths
+        names |= {block.path: names_of(SkippableBlock) for block in stage.blocks[count:]}
+        if config.skip_aware_norms:
+            names |= {path: names_of(SkipAwareNorm, "skip") for path in _norms(stage, count)}
+    return names
 
 
 def copied_norms(anatomy: Anatomy, config: Depth | None) -> dict[str, str]:

@@ -78,17 +78,17 @@ def _scaled(stream: Any, factor: float, *, every_scale: bool) -> Any:
 class ExitPoint(nn.Module):
     """A block at whose end there is an exit: the child `exit`, a classifier.
 
-    In a pass that ends here nothing behind this block runs. `_switch` is none in a network that always ends here.
+    In a pass that ends here nothing behind this block runs. The switch is none in a network that always ends here.
     """
 
-    _switch: Switch | None
-    _number: int
-    _equilibrium: str
+    _pliant_switch: Switch | None
+    _pliant_number: int
+    _pliant_equilibrium: str
 
     @staticmethod
     def make_(block: nn.Module, switch: Switch | None, number: int, equilibrium: str = "none") -> None:
         """Let `block`, which has a child `exit`, be exit `number`, in place."""
-        mix_in(block, ExitPoint, "ExitPoint", _switch=switch, _number=number, _equilibrium=equilibrium)
+        mix_in(block, ExitPoint, "ExitPoint", switch=switch, number=number, equilibrium=equilibrium)
 
     @staticmethod
     def unmake_(block: nn.Module) -> None:
@@ -103,28 +103,29 @@ class ExitPoint(nn.Module):
         """
         output = super().forward(*args, **kwargs)
         classify: Any = self._modules["exit"]
-        if self._switch is None:
+        if self._pliant_switch is None:
             raise Left(classify(stream_of(output)))
-        exit_pass = self._switch.exit_pass
-        if exit_pass is None or not exit_pass.asks(self._number):
+        exit_pass = self._pliant_switch.exit_pass
+        if exit_pass is None or not exit_pass.asks(self._pliant_number):
             return output
         if exit_pass.learns and not torch.is_grad_enabled():
             raise ValueError(
-                f"exit {self._number} has no gradient, as within a checkpoint with use_reentrant=True or "
+                f"exit {self._pliant_number} has no gradient, as within a checkpoint with use_reentrant=True or "
                 "torch.no_grad(); set use_reentrant=False"
             )
         stream = stream_of(output)
-        if exit_pass.settles(self._number):
+        if exit_pass.settles(self._pliant_number):
             logits = classify(stream)
-            exit_pass.answer(self._number, logits)
-            return exit_pass.shrink(self._number, logits, output)
-        ahead = exit_pass.last - self._number
-        if self._equilibrium != "none" and torch.is_grad_enabled():
-            every_scale = self._equilibrium == "all"
-            exit_pass.later(self._number, partial(classify, _scaled(stream, 1 / (ahead + 1), every_scale=every_scale)))
+            exit_pass.answer(self._pliant_number, logits)
+            return exit_pass.shrink(self._pliant_number, logits, output)
+        ahead = exit_pass.last - self._pliant_number
+        if self._pliant_equilibrium != "none" and torch.is_grad_enabled():
+            every_scale = self._pliant_equilibrium == "all"
+            scaled = _scaled(stream, 1 / (ahead + 1), every_scale=every_scale)
+            exit_pass.later(self._pliant_number, partial(classify, scaled))
             stream = _scaled(stream, ahead / (ahead + 1), every_scale=every_scale)
             return (stream, *output[1:]) if isinstance(output, tuple) else stream
-        exit_pass.later(self._number, partial(classify, stream))
+        exit_pass.later(self._pliant_number, partial(classify, stream))
         return output
 
 
@@ -134,9 +135,9 @@ class Collaborating(nn.Module):
     No gradient flows back through that answer: an exit cannot be harmed by those behind it.
     """
 
-    _switch: Switch
-    _previous: int
-    _kind: str
+    _pliant_switch: Switch
+    _pliant_previous: int
+    _pliant_kind: str
 
     @staticmethod
     def make_(linear: nn.Linear, switch: Switch, previous: int, kind: str) -> None:
@@ -144,7 +145,7 @@ class Collaborating(nn.Module):
 
         `concatenate` makes the layer new: it takes twice the features.
         """
-        mix_in(linear, Collaborating, "Collaborating", _switch=switch, _previous=previous, _kind=kind)
+        mix_in(linear, Collaborating, "Collaborating", switch=switch, previous=previous, kind=kind)
         features, classes = linear.in_features, linear.out_features
         place: dict[str, Any] = {"device": linear.weight.device, "dtype": linear.weight.dtype}
         if kind == "linear":
@@ -171,18 +172,19 @@ class Collaborating(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features `[B, C]` to logits `[B, N]`."""
-        exit_pass = self._switch.exit_pass
-        before = None if exit_pass is None else exit_pass.answer_of(self._previous)
+        exit_pass = self._pliant_switch.exit_pass
+        before = None if exit_pass is None else exit_pass.answer_of(self._pliant_previous)
         if before is None:
+            number = self._pliant_previous
             raise ValueError(
-                f"the classifier of exit {self._previous + 1} takes the answer of exit {self._previous}; run the "
-                "model, not this layer alone"
+                f"the classifier of exit {number + 1} takes the answer of exit {number}; run the model, not this layer "
+                "alone"
             )
         before = before.detach()
-        if self._kind == "identity":
+        if self._pliant_kind == "identity":
             return super().forward(features) + before
         collaboration: Any = self._modules["collaboration"]
-        if self._kind == "linear":
+        if self._pliant_kind == "linear":
             return super().forward(features) + collaboration(before)
         return super().forward(torch.cat([features, collaboration(before)], dim=1))
 
@@ -211,13 +213,13 @@ class EarlyExit(nn.Module):
     def __init__(self, network: nn.Module, switch: Switch | None = None) -> None:
         super().__init__()
         self.network = network
-        self._switch = switch
+        self._pliant_switch = switch
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Map what the network takes to logits `[B, N]`."""
-        if self._switch is None:
+        if self._pliant_switch is None:
             return self._leave(*args, **kwargs)
-        with self._switch.running("largest"):
+        with self._pliant_switch.running("largest"):
             return self._leave(*args, **kwargs)
 
     def _leave(self, *args: Any, **kwargs: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import nn
 from pliant.core.anatomy import Anatomy, Block, Truncatable
 from pliant.core.inputs import input_spec
 from pliant.core.subnet import SubNet, SubNetSpace
+from pliant.core.surgery import names_of
 from pliant.core.switch import Switch
 from pliant.exits.config import Exits
 from pliant.exits.modules import Classifier, Collaborating, EarlyExit, ExitPoint, Removed
@@ -19,8 +20,8 @@ __all__ = [
     "Ending",
     "Place",
     "adapt_",
+    "added_names",
     "bake_",
-    "changed_paths",
     "exit_stages",
     "places",
     "refuse_unfit",
@@ -117,19 +118,24 @@ def exit_stages(anatomy: Anatomy, config: Exits) -> tuple[int, ...]:
     return (*(place.stage for place in places(anatomy, config)), len(anatomy.stages))
 
 
-def changed_paths(anatomy: Anatomy, config: Exits) -> list[str]:
-    """Paths of all modules that `adapt_` will change."""
-    found = places(anatomy, config)
-    paths = [place.block.path for place in found] + [place.block.exit for place in found if place.block.exit]
-    return paths if config.collaboration == "none" else [*paths, anatomy.head]
+def added_names(anatomy: Anatomy, config: Exits) -> dict[str, set[str]]:
+    """Return the path of every module that `adapt_` will change, with the names that it gets."""
+    names: dict[str, set[str]] = {}
+    for place in places(anatomy, config):
+        brought = place.block.exit
+        names[place.block.path] = names_of(ExitPoint, *(() if brought else ("exit",)))
+        names |= {brought: set()} if brought else {}
+    if config.collaboration != "none":
+        names[anatomy.head] = names_of(Collaborating, "collaboration")
+    return names
 
 
 def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Exits) -> None:
     """Refuse what the anatomy does not tell.
 
     Raises:
-        ValueError: a language model; a block has something else under the name that a classifier takes; exits are to
-            collaborate and the network has no linear layer at its end; or convolutions lack feature maps.
+        ValueError: a language model; exits are to collaborate and the network has no linear layer at its end; or
+            convolutions lack feature maps.
     """
     if input_spec(model, 1).vocabulary == anatomy.num_classes:
         raise ValueError(
@@ -142,8 +148,6 @@ def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Exits) -> None:
             f"this {anatomy.family}, {anatomy.head!r}, is a {type(head).__name__}"
         )
     for place in places(anatomy, config):
-        if not place.block.exit and hasattr(model.get_submodule(place.block.path), "exit"):
-            raise ValueError(f"block {place.block.path!r} has an attribute 'exit' already; rename it")
         if config.classifier == "convolutions" and place.channel_dim != 1:
             raise ValueError(
                 f"Exits.classifier: 'convolutions' needs feature maps, which this {anatomy.family} has not"
@@ -264,7 +268,7 @@ def bake_(model: nn.Module, config: Exits, ending: Ending) -> nn.Module:
         ExitPoint.make_(block, switch, number)
     for module in model.modules():
         if isinstance(module, Collaborating) and switch is not None:
-            module._switch = switch
+            module._pliant_switch = switch
     if not ends_itself:
         _cut_behind(model, next(path for path, module in model.named_modules() if module is ending.blocks[-1]))
     return EarlyExit(model, switch)

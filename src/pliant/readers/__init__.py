@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from pliant.core.anatomy import Anatomy, SelfDescribing
+from pliant.core.anatomy import Anatomy, stated_anatomy
 from pliant.readers.channels import channel_groups
 
 __all__ = ["channel_groups", "read", "settle_"]
@@ -29,8 +29,9 @@ def read(model: nn.Module, example: Any = None) -> Anatomy:
         ValueError: no reader knows the model, and there is no example, or no residual block was found with it; says
             which are supported, or what was looked at.
     """
-    if isinstance(model, SelfDescribing):
-        return model.anatomy()
+    stated = stated_anatomy(model)
+    if stated is not None:
+        return stated
     libraries = _libraries(model)
     anatomy = None
     if "torchvision" in libraries:

@@ -90,12 +90,12 @@ class DoubleHeadedGate(nn.Module):
 class GatePoint(nn.Module):
     """A block at whose end a gate stands: the child `gate`."""
 
-    _gate_switch: Switch
+    _pliant_gate_switch: Switch
 
     @staticmethod
     def make_(block: nn.Module, switch: Switch) -> None:
         """Let `block`, which has a child `gate`, ask it, in place."""
-        mix_in(block, GatePoint, "GatePoint", _gate_switch=switch)
+        mix_in(block, GatePoint, "GatePoint", gate_switch=switch)
 
     @staticmethod
     def unmake_(block: nn.Module, *, attends: bool) -> None:
@@ -110,7 +110,7 @@ class GatePoint(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the block and its gate; where the gate is asked, the rest of the pass runs what it chose."""
         output = super().forward(*args, **kwargs)
-        gate_pass = self._gate_switch.gate_pass
+        gate_pass = self._pliant_gate_switch.gate_pass
         if gate_pass is not None and gate_pass.takes_up:
             return gate_pass.taken_up()
         gate: Any = self._modules["gate"]

@@ -80,12 +80,12 @@ class Sliced(nn.Module):
     without them loads its leading parts there.
     """
 
-    _switch: Switch
-    _parts: dict[str, tuple[Part, ...]]
-    _numbers: dict[str, Number]
-    _own_stage: int
-    _own_names: dict[float, str]
-    _views: _Views
+    _pliant_switch: Switch
+    _pliant_parts: dict[str, tuple[Part, ...]]
+    _pliant_numbers: dict[str, Number]
+    _pliant_own_stage: int
+    _pliant_own_names: dict[float, str]
+    _pliant_views: _Views
 
     @staticmethod
     def make_(
@@ -99,13 +99,13 @@ class Sliced(nn.Module):
             parts: which parts run of its parameters and buffers, by name.
             numbers: its attributes that shrink with them.
         """
-        state = {"_parts": {name: tuple(found) for name, found in parts.items()}, "_numbers": dict(numbers)}
-        own = {"_own_stage": 0, "_own_names": {}, "_views": _Views()}
-        mix_in(module, _mixin(tuple(parts), tuple(numbers)), "Sliced", _switch=switch, **state, **own)
+        state = {"parts": {name: tuple(found) for name, found in parts.items()}, "numbers": dict(numbers)}
+        own = {"own_stage": 0, "own_names": {}, "views": _Views()}
+        mix_in(module, _mixin(tuple(parts), tuple(numbers)), "Sliced", switch=switch, **state, **own)
 
     def add_own_(self, names: Collection[str], stage: int, widths: Sequence[float]) -> None:
         """Give a norm tensors of its own at `widths` of a stage; they start as the leading parts of the whole ones."""
-        own, self._own_stage = nn.ModuleDict(), stage
+        own, self._pliant_own_stage = nn.ModuleDict(), stage
         for width in widths:
             tensors = nn.Module()
             for name in names:
@@ -116,13 +116,13 @@ class Sliced(nn.Module):
                 else:
                     tensors.register_buffer(name, part)
             own[repr(width).replace(".", "_")] = tensors  # names of modules have no dots
-        self._own_names = dict(zip(widths, own, strict=True))
+        self._pliant_own_names = dict(zip(widths, own, strict=True))
         self.add_module("widths", own)
 
     def bake(self, widths: Widths) -> None:
         """Become the plain module that runs at these widths, in place, over the same tensors or parts of them."""
-        running = {name: self._running_tensor(name, widths) for name in self._parts}
-        numbers = {name: number.values[widths[number.stage]] for name, number in self._numbers.items()}
+        running = {name: self._running_tensor(name, widths) for name in self._pliant_parts}
+        numbers = {name: number.values[widths[number.stage]] for name, number in self._pliant_numbers.items()}
         self._modules.pop("widths", None)
         demote(self, Sliced)
         for name, tensor in running.items():
@@ -136,8 +136,8 @@ class Sliced(nn.Module):
 
     def _running_tensor(self, name: str, widths: Widths) -> Any:
         # The whole network's own are those of the module itself.
-        is_whole = not self._own_names or widths == self._switch.space.widths[-1]
-        own = None if is_whole else self._own_names.get(widths[self._own_stage])
+        is_whole = not self._pliant_own_names or widths == self._pliant_switch.space.widths[-1]
+        own = None if is_whole else self._pliant_own_names.get(widths[self._pliant_own_stage])
         if own is not None:
             tensors: Any = self._modules["widths"]._modules[own]  # type: ignore[union-attr]
             tensor = tensors._parameters.get(name, tensors._buffers.get(name))
@@ -149,16 +149,16 @@ class Sliced(nn.Module):
         return self._parameters[name] if name in self._parameters else self._buffers[name]
 
     def _leading_part(self, name: str, whole: Any, widths: Widths) -> Any:
-        for part in self._parts[name]:
+        for part in self._pliant_parts[name]:
             whole = part.of(whole, widths)
         return whole
 
     def _own_copy(self, name: str, whole: Tensor, width: float) -> Tensor:
         # Not a view: what a width has of its own changes apart from the whole.
-        return self._leading_part(name, whole, (width,) * (self._own_stage + 1)).detach().clone()
+        return self._leading_part(name, whole, (width,) * (self._pliant_own_stage + 1)).detach().clone()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for width, key in self._own_names.items():
+        for width, key in self._pliant_own_names.items():
             for name in self.get_submodule(f"widths.{key}").state_dict():
                 whole, own = state_dict.get(prefix + name), f"{prefix}widths.{key}.{name}"
                 if whole is None or own in state_dict:
@@ -168,11 +168,11 @@ class Sliced(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self._views.clear()  # they would keep the memory of weights that move
+        self._pliant_views.clear()  # they would keep the memory of weights that move
         return super()._apply(*args, **kwargs)
 
     def __delattr__(self, name: str) -> None:
-        if name in self._parts:
+        if name in self._pliant_parts:
             raise ValueError(
                 f"the {name} of a {type(self).__name__} is cut by its width, and cannot be taken away or parametrized; "
                 "pliant.extract a sub-network, and do that to it"
@@ -192,18 +192,18 @@ def _mixin(tensors: tuple[str, ...], numbers: tuple[str, ...]) -> type[Sliced]:
 
 def _tensor_getter(name: str) -> Callable[[Any], Any]:
     def get(module: Any) -> Any:
-        widths = module._switch.widths
+        widths = module._pliant_switch.widths
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return module._running_tensor(name, widths)
         # Making a view takes longer than small layers can spare; one that was made is good as long as its whole is.
         whole = module._whole(name)
-        known = module._views.get((name, widths))
+        known = module._pliant_views.get((name, widths))
         if known is not None and known[0] is whole and known[1] == whole.data_ptr():
             return known[2]
         running = module._running_tensor(name, widths)
         # Nothing else is kept: a copy, or a tensor of a width's own, would not see the whole change.
         if type(running) is Tensor and running._base is whole:
-            module._views[name, widths] = whole, whole.data_ptr(), running
+            module._pliant_views[name, widths] = whole, whole.data_ptr(), running
         return running
 
     return get
@@ -211,7 +211,7 @@ def _tensor_getter(name: str) -> Callable[[Any], Any]:
 
 def _number_getter(name: str) -> Callable[[Any], Any]:
     def get(module: Any) -> Any:
-        number = module._numbers[name]
-        return number.values[module._switch.widths[number.stage]]
+        number = module._pliant_numbers[name]
+        return number.values[module._pliant_switch.widths[number.stage]]
 
     return get

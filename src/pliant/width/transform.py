@@ -13,13 +13,14 @@ from torch.nn.utils.parametrize import is_parametrized
 from pliant.core.anatomy import Anatomy, ChannelGroup, Cut
 from pliant.core.pointwise import StridedPointwise
 from pliant.core.subnet import SubNet, SubNetSpace
+from pliant.core.surgery import merged, names_of
 from pliant.core.switch import Switch
 from pliant.width.config import Gate, Width
 from pliant.width.gates import KEPT, DoubleHeadedGate, GatePoint
 from pliant.width.kernels import kernel_slices, shrinking_kernels
 from pliant.width.modules import Number, Part, Sliced
 
-__all__ = ["adapt_", "bake_", "changed_paths", "refuse_unfit", "subnet_space"]
+__all__ = ["adapt_", "added_names", "bake_", "refuse_unfit", "subnet_space"]
 
 # Of a head: a width is written with few digits.
 TOLERANCE = 0.05
@@ -162,10 +163,15 @@ def _nearest_multiple(exact: float, units: int, divisor: int) -> int:
     return min(units, max(divisor, int(exact + divisor / 2) // divisor * divisor))
 
 
-def changed_paths(anatomy: Anatomy, config: Width) -> list[str]:
-    """Paths of all modules of the network that `adapt_` will change."""
-    gated = [_gate_path(anatomy, config.gate)] if config.gate else []
-    return list(dict.fromkeys([*(cut.path for group in anatomy.channels for cut in group.cuts), *gated]))
+def added_names(model: nn.Module, anatomy: Anatomy, config: Width) -> dict[str, set[str]]:
+    """Return the path of every module of the network that `adapt_` will change, with the names that it gets."""
+    names = {}
+    for path in dict.fromkeys(cut.path for group in anatomy.channels for cut in group.cuts):
+        own = config.norms != "shared" and _is_norm(model.get_submodule(path))
+        names[path] = names_of(Sliced, *(("widths",) if own else ()))
+    if config.gate:
+        names = merged(names, {_gate_path(anatomy, config.gate): names_of(GatePoint, "gate", KEPT)})
+    return names
 
 
 def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Width) -> None:
@@ -185,10 +191,10 @@ def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Width) -> None:
         return
     path = _gate_path(anatomy, config.gate)
     block = model.get_submodule(path)
-    taken = [f"has a {name!r} already" for name in ("gate", KEPT) if hasattr(block, name)]
-    if isinstance(block, nn.Sequential | nn.ModuleList) or taken:
-        has = taken[0] if taken else "runs all its children"
-        raise ValueError(f"Gate.behind: {path!r}, where the gate would stand, {has}; take another place")
+    if isinstance(block, nn.Sequential | nn.ModuleList):
+        raise ValueError(
+            f"Gate.behind: {path!r}, where the gate would stand, runs all its children; take another place"
+        )
     _gate_cuts(anatomy, config.gate)
 
 
