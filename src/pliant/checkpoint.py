@@ -183,6 +183,7 @@ def _card(
         "adapt": {_key(config): config.to_dict() for config in configs},
         "only": only,
         "info": dict(info or {}),
+        "verified": False,  # until it is
     }
     if anatomy is not None and anatomy.traced:
         card["anatomy"] = anatomy.to_dict()
