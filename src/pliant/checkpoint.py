@@ -92,7 +92,8 @@ def save(
             that is compared.
         verify: whether to prove it, which takes two passes of each of two sub-networks; the memory of the weights is
             shared. A network that takes an input that cannot be made is saved with a warning.
-        example: one input of the model to compare with, as for `adapt_`; none = one is made by its first layers.
+        example: one input of the model to compare with, as for `adapt_`; none = one is made, like the one that it was
+            adapted with, or by its first layers.
 
     Returns:
         The directory.
@@ -209,7 +210,8 @@ def _verified(model: nn.Module, card: Mapping[str, Any], *, found: bool, example
     """
     if card["model"] is None:
         return False  # it is made by whoever loads it
-    smallest_and_largest = [model.space.smallest, model.space.largest] if isinstance(model, AdaptiveModule) else [None]
+    # The largest is what a plain call runs, also of a model whose forward was replaced.
+    subnets = [None, model.space.smallest] if isinstance(model, AdaptiveModule) else [None]
     source = ModelSource.from_dict(card["model"])
     try:
         with seeded(0), warnings.catch_warnings():
@@ -217,10 +219,11 @@ def _verified(model: nn.Module, card: Mapping[str, Any], *, found: bool, example
             again = _made_again(model, card, source)
     except Exception as error:  # of the library, or of a person's own code
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise _refusal(source, found, f"cannot be loaded ({kind}{first_line(error)})") from error
+        what = "could not be loaded"
+        raise _refusal(source, found, f"fails with {kind}{first_line(error)}", what) from error
     try:
         size = card["info"].get("image_size") or usual_image_size(model)
-        reason = difference(model, again, list(dict.fromkeys(smallest_and_largest)), size=size, example=example)
+        reason = difference(model, again, subnets, size=size, example=example)
     except Unproven as error:
         warnings.warn(
             f"save: not verified that {_called(source)} makes this network again: {error}; "
@@ -252,10 +255,12 @@ def _made_again(model: nn.Module, card: Mapping[str, Any], source: ModelSource) 
     return again.to(next(iter(tensors.values())).device).eval() if tensors else again.eval()
 
 
-def _refusal(source: ModelSource, found: bool, reason: str) -> DifferentNetworkError:
+def _refusal(
+    source: ModelSource, found: bool, reason: str, what: str = "would compute something else"
+) -> DifferentNetworkError:
     who = "found by its structure" if found else "its source"
     return DifferentNetworkError(
-        f"save: the saved network would compute something else: {_called(source)}, {who}, {reason}; "
+        f"save: the saved network {what}: {_called(source)}, {who}, {reason}; "
         "pass source=ModelSource(name=..., num_classes=..., options={...}) with all that the model was made with, "
         "or name='FILE.py:FUNCTION'; nothing was written"
     )

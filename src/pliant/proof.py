@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from pliant.core.adaptive import AdaptiveModule
 from pliant.core.errors import first_line
-from pliant.core.inputs import InputSpec, input_spec
+from pliant.core.inputs import InputSpec, example_from, input_spec
 from pliant.core.modes import undisturbed
 from pliant.core.subnet import SubNet
 from pliant.readers.tracing import arguments_of, tensors_in
@@ -37,8 +38,10 @@ INSIDE = 10
 LEAST_SCALE = 1e-5
 # So many values of every output of a module are compared.
 SAMPLES = 512
-# Where nobody knows the size: images from usual to small ones; tokens, and steps of a signal.
-IMAGE_SIZES = (224, 32, 28, 64, 16, 8)
+# Of a batch that a model was adapted with, so many inputs are enough.
+BATCH = 2
+# Where nobody knows the size: sides of images, the quick ones before the large ones; tokens, and steps of a signal.
+IMAGE_SIZES = (32, 28, 64, 48, 96, 128, 224, 256, 16, 8)
 LENGTHS = (128, 16, 4)
 LENGTH_ANYWHERE = 8
 # Tables of no more entries hold kinds of tokens, not tokens.
@@ -65,7 +68,7 @@ def difference(
     Args:
         model: runs in eval mode, and keeps no trace of it.
         again: the other, on the same device.
-        subnets: which sub-networks are compared; none stands for a plain network.
+        subnets: which sub-networks are compared; none = what a call without a sub-network runs.
         size: pixels of a side, or tokens, of what `model` takes; none = several are tried.
         example: one input of `model`; none = one is made by what its first layers are.
 
@@ -78,7 +81,7 @@ def difference(
         try:
             given, expected = _first_pass(model, subnets[0], size, example)
             for subnet in subnets:
-                expected = expected if subnet == subnets[0] else _run(model, given, subnet)
+                expected = expected if subnet == subnets[0] else _next_pass(model, given, subnet)
                 found = _compared(expected, again, given, subnet)
                 if found:
                     return found + (f" in {subnet}" if subnet else "")
@@ -113,9 +116,8 @@ def _first_pass(model: nn.Module, subnet: SubNet | None, size: int | None, examp
         return given, _meaningful(expected)
     failure: Exception | None = None
     for candidate, dtype in itertools.product(_candidates(model, size), _dtypes(model)):
-        given = candidate.to(dtype) if candidate.is_floating_point() else candidate
-        given = _placed(given, model)
         try:
+            given = _placed(candidate, model, dtype)
             expected = _run(model, given, subnet)
         except torch.OutOfMemoryError:
             raise
@@ -131,6 +133,15 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
+def _next_pass(model: nn.Module, given: Any, subnet: SubNet | None) -> _Pass:
+    try:
+        return _run(model, given, subnet)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of the network that is saved, whatever that is worth
+        raise Unproven(f"its sub-network {subnet} fails on an input ({_told(error)})") from None
+
+
 def _meaningful(result: _Pass) -> _Pass:
     if not any(tensor.numel() for tensor in result.outputs):
         raise Unproven("what it returns holds no tensors")
@@ -139,8 +150,11 @@ def _meaningful(result: _Pass) -> _Pass:
     return result
 
 
-def _candidates(model: nn.Module, size: int | None) -> Iterator[Tensor]:
+def _candidates(model: nn.Module, size: int | None) -> Iterator[Any]:
     """Inputs that the model may take, the likeliest first, always the same random numbers."""
+    if isinstance(model, AdaptiveModule) and model.example_spec is not None:
+        yield example_from(model.example_spec, batch=BATCH)
+        yield example_from(model.example_spec)
     sizes = () if size is None else (size,)
     if input_spec(model, 1).vocabulary:
         yield from _texts(model, sizes)
@@ -184,12 +198,17 @@ def _device(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
-def _placed(example: Any, model: nn.Module) -> Any:
-    """An example on the device of the model, as `arguments_of` takes it."""
+def _placed(example: Any, model: nn.Module, dtype: torch.dtype | None = None) -> Any:
+    """An example on the device of the model, as `arguments_of` takes it, its floating point numbers of one type."""
     device = _device(model)
+
+    def placed(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return value.to(device, dtype if value.is_floating_point() else None)
+
     args, kwargs = arguments_of(example)
-    args = tuple(value.to(device) if isinstance(value, Tensor) else value for value in args)
-    return args or {name: value.to(device) if isinstance(value, Tensor) else value for name, value in kwargs.items()}
+    return tuple(map(placed, args)) or {name: placed(value) for name, value in kwargs.items()}
 
 
 def _run(network: nn.Module, given: Any, subnet: SubNet | None) -> _Pass:
