@@ -12,8 +12,11 @@ import torch
 import pliant
 from pliant import checkpoint
 from pliant.checkpoint import DifferentNetworkError, read_info
+from pliant.create import ModelSource
 from pliant.data import ImageData
 from pliant.train.engine import train
+from pliant.train.network import build_network, verify_network
+from pliant.train.processes import choose_place
 from pliant.train.recipe import Recipe
 
 Tiny = Callable[..., Recipe]
@@ -88,13 +91,16 @@ def test_a_trained_network_is_verified(tiny: Tiny, images: ImageData, own_file: 
     assert read_info(result.out)["verified"] is True
 
 
-def test_the_training_is_the_same_with_and_without_verifying(
-    tiny: Tiny, images: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    verified = train(tiny(only="TTT"), data=images, out=tmp_path / "one", log=None).model.state_dict()
-    monkeypatch.setattr(ENGINE, "verify_network", lambda *args: None)
-    unverified = train(tiny(only="TTT"), data=images, out=tmp_path / "two", log=None).model.state_dict()
-    assert all(torch.equal(verified[name], unverified[name]) for name in verified)
+def test_verifying_leaves_the_training_as_it_was(tiny: Tiny, images: ImageData) -> None:
+    recipe, source = tiny(only="TTT"), ModelSource(name="pliant:resnet20", num_classes=3)
+    model = build_network(source, recipe, choose_place("cpu"), image_size=8, fresh=True)
+    assert model.training
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    random = torch.get_rng_state()
+    verify_network(model, source, recipe, images)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_trained_network_is_kept_even_if_it_would_be_refused(
