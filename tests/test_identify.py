@@ -69,6 +69,13 @@ def test_the_image_size_is_found_too(name, options):
     assert identify(without_memory(source)) == source
 
 
+def test_candidates_that_cannot_be_made_for_images_of_this_size_are_none():
+    # vit_h_14 cannot: 32 pixels are not divided by its patches of 14.
+    model = without_memory(ModelSource(name="torchvision:vit_b_32", options={"image_size": 32}))
+    model.heads.append(torch.nn.Identity())
+    assert identify(model) is None
+
+
 def test_equal_descriptions_of_other_tensors_are_not_the_same_model():
     model = without_memory(ModelSource(name="torchvision:vit_b_32"))
     model.class_token = torch.nn.Parameter(torch.zeros(1, 2, 768, device="meta"))

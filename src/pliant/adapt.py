@@ -13,6 +13,7 @@ from pliant.axes import Axes
 from pliant.core.adaptive import Adaptation, AdaptiveModule, StageEnd
 from pliant.core.anatomy import Anatomy, stated_anatomy
 from pliant.core.config import Config
+from pliant.core.inputs import spec_of_example
 from pliant.core.subnet import SubNetSpace
 from pliant.core.surgery import merged, names_of, refuse_unfit
 from pliant.core.switch import Switch
@@ -55,7 +56,7 @@ def adapt_(model: ModelT, *configs: Config, example: Any = None) -> ModelT:
     _refuse_adapted(model)
     _by_axis(configs)
     size = example.shape[-1] if isinstance(example, Tensor) else None
-    adapt_as_(model, readers.read(model, example), *configs, size=size)
+    adapt_as_(model, readers.read(model, example), *configs, size=size, example=spec_of_example(example))
     _say_what_cannot_skip(model)
     return model
 
@@ -71,7 +72,9 @@ def usual_config(model: nn.Module) -> Config:
     return Depth()
 
 
-def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config, size: int | None = None) -> ModelT:
+def adapt_as_(
+    model: ModelT, anatomy: Anatomy, *configs: Config, size: int | None = None, example: Any = None
+) -> ModelT:
     """Do as `adapt_`, with a model whose parts are known, and without a word.
 
     Args:
@@ -79,6 +82,7 @@ def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config, size: int | Non
         anatomy: of it.
         *configs: as in `adapt_`.
         size: pixels of a side, or tokens, of what the model takes; none = what it was made for.
+        example: what `spec_of_example` says of an input; none = there is none.
 
     Raises:
         ValueError: as `adapt_`.
@@ -118,7 +122,7 @@ def adapt_as_(model: ModelT, anatomy: Anatomy, *configs: Config, size: int | Non
         StageEnd.make_(model.get_submodule(end), switch, stage.channel_dim)
     if wanted.exits:
         exits.adapt_(model, anatomy, wanted.exits, switch)
-    AdaptiveModule.make_(model, Adaptation(anatomy=anatomy, configs=configs, switch=switch))
+    AdaptiveModule.make_(model, Adaptation(anatomy, configs, switch, example))
     return model
 
 

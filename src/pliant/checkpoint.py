@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,22 +26,41 @@ from pliant.axes import AXES
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.anatomy import Anatomy
 from pliant.core.config import Config
+from pliant.core.errors import first_line
 from pliant.core.files import write_atomically
-from pliant.core.weights import CheckpointError, first_three, misfits, shapes, tied_names
+from pliant.core.modes import seeded
+from pliant.core.weightless import weightless
+from pliant.core.weights import (
+    CheckpointError,
+    first_three,
+    lend_,
+    misfits,
+    shapes,
+    take_dtypes_,
+    tied_names,
+    unsaved_dtypes,
+)
 from pliant.core.wrapped import refuse_wrapped
-from pliant.create import ModelSource, identify
+from pliant.create import ModelSource, identify, usual_image_size
 from pliant.extract import extract, original
 from pliant.foreign import recognise
 from pliant.own import is_own
+from pliant.proof import Unproven, difference
 from pliant.repository import fetch, is_repository
 
-__all__ = ["CheckpointError", "is_saved", "load", "read_info", "save"]
+__all__ = ["CheckpointError", "DifferentNetworkError", "is_saved", "load", "read_info", "save", "verify_saving"]
 
 FORMAT = 1
+# Longer descriptions of a network are not repeated in a message.
+LONGEST_OPTIONS = 120
 WEIGHTS = "model.safetensors"
 CARD = "pliant.json"
 HUB_CARD = "config.json"
 LIBRARY = "pliant"
+
+
+class DifferentNetworkError(CheckpointError):
+    """What is made again from a saved file would compute something else than the network that is saved."""
 
 
 def save(
@@ -52,8 +72,13 @@ def save(
     anatomy: Anatomy | None = None,
     source: ModelSource | None = None,
     info: Mapping[str, Any] | None = None,
+    verify: bool = True,
+    example: Any = None,
 ) -> Path:
-    """Save a network so that `load` can make it again.
+    """Save a network so that `load` can make it again, and prove it: before anything is written, it is made again.
+
+    What was made again gets the same weights, and both run on one input: the smallest and the largest sub-network
+    have to compute the same. The model keeps no trace of it. The file says whether it was verified.
 
     Args:
         model: an adapted model, or a plain network that is one sub-network of such a model.
@@ -62,18 +87,85 @@ def save(
         adapted_with: for a plain network, the configs of the adapted model it was extracted from.
         anatomy: for a plain network, what was found in the original model where that took an example.
         source: how to make the original model; none = find out from its structure. A network of your own
-            that was adapted with an example needs none; `load` is then given such a network.
-        info: facts for later commands, such as class names; must fit into JSON.
+            that was adapted with an example needs none; `load` is then given such a network, and nothing is verified.
+        info: facts for later commands, such as class names; must fit into JSON. `image_size` is the size of the input
+            that is compared.
+        verify: whether to prove it, which takes two passes of each of two sub-networks; the memory of the weights is
+            shared. A network that takes an input that cannot be made is saved with a warning.
+        example: one input of the model to compare with, as for `adapt_`; none = one is made, like the one that it was
+            adapted with, or by its first layers.
 
     Returns:
         The directory.
 
     Raises:
-        ValueError: the model cannot be made again from a name, or is wrapped.
-        CheckpointError: it could not be written; what was there before is whole.
+        ValueError: the model cannot be made again from a name, or is wrapped; or `source` or `info` does not fit into
+            JSON; or the model fails on the example.
+        DifferentNetworkError: what is made again from the file would compute something else.
+        CheckpointError: it could not be written. In all cases what was there before is whole.
     """
     refuse_wrapped(model, "save")
     directory = Path(directory)
+    card = _card(model, only, adapted_with, anatomy, source, info)
+    card["verified"] = verify and _verified(model, card, found=source is None, example=example)
+    tensors = _stored_once(model)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # Both files are complete on the disk before the first of them replaces its predecessor.
+        with (
+            write_atomically(directory / CARD) as card_path,
+            write_atomically(directory / WEIGHTS) as weights_path,
+        ):
+            save_file(tensors, weights_path)
+            card_path.write_text(json.dumps(card, indent=2) + "\n")
+            # safetensors makes files that only their owner may read; the card has what the user's umask says.
+            weights_path.chmod(card_path.stat().st_mode)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot save to {directory}: {error}; what was there before is unchanged") from error
+    return directory
+
+
+def verify_saving(
+    model: nn.Module,
+    *,
+    only: str | None = None,
+    adapted_with: tuple[Config, ...] | None = None,
+    anatomy: Anatomy | None = None,
+    source: ModelSource | None = None,
+    info: Mapping[str, Any] | None = None,
+    example: Any = None,
+) -> None:
+    """Find out whether `save` would refuse a network, without writing it: before a long training, say.
+
+    Args:
+        model: as for `save`, like all others.
+        only: which sub-network a plain network is.
+        adapted_with: the configs that it was adapted with.
+        anatomy: what was found in its original.
+        source: how to make the original.
+        info: facts for later commands.
+        example: one input.
+
+    Raises:
+        ValueError: as `save`.
+        DifferentNetworkError: as `save`.
+    """
+    refuse_wrapped(model, "save")
+    card = _card(model, only, adapted_with, anatomy, source, info)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `save` says it
+        _verified(model, card, found=source is None, example=example)
+
+
+def _card(
+    model: nn.Module,
+    only: str | None,
+    adapted_with: tuple[Config, ...] | None,
+    anatomy: Anatomy | None,
+    source: ModelSource | None,
+    info: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What `load` needs besides weights, as it will be read from the file."""
     configs = model.configs if isinstance(model, AdaptiveModule) else adapted_with or ()
     anatomy = model.anatomy if isinstance(model, AdaptiveModule) else anatomy
     traced = anatomy is not None and anatomy.traced
@@ -92,24 +184,92 @@ def save(
         "adapt": {_key(config): config.to_dict() for config in configs},
         "only": only,
         "info": dict(info or {}),
+        "verified": False,  # until it is
     }
     if anatomy is not None and anatomy.traced:
         card["anatomy"] = anatomy.to_dict()
-    tensors = _stored_once(model)
+    if dtypes := unsaved_dtypes(model):
+        card["buffer_dtypes"] = dtypes
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        # Both files are complete on the disk before the first of them replaces its predecessor.
-        with (
-            write_atomically(directory / CARD) as card_path,
-            write_atomically(directory / WEIGHTS) as weights_path,
-        ):
-            save_file(tensors, weights_path)
-            card_path.write_text(json.dumps(card, indent=2) + "\n")
-            # safetensors makes files that only their owner may read; the card has what the user's umask says.
-            weights_path.chmod(card_path.stat().st_mode)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot save to {directory}: {error}; what was there before is unchanged") from error
-    return directory
+        return json.loads(json.dumps(card))
+    except TypeError as error:
+        raise ValueError(f"save: source= or info= holds something that does not fit into JSON ({error})") from None
+
+
+def _verified(model: nn.Module, card: Mapping[str, Any], *, found: bool, example: Any) -> bool:
+    """Whether a network made again from its card computes the same; warns where nobody can tell.
+
+    Args:
+        model: the network.
+        card: of it.
+        found: whether its source was found out, or else given.
+        example: one input; none = one is made.
+
+    Raises:
+        DifferentNetworkError: it computes something else, or cannot be made.
+    """
+    if card["model"] is None:
+        return False  # it is made by whoever loads it
+    # The largest is what a plain call runs, also of a model whose forward was replaced.
+    subnets = [None, model.space.smallest] if isinstance(model, AdaptiveModule) else [None]
+    source = ModelSource.from_dict(card["model"])
+    try:
+        with seeded(0), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            again = _made_again(model, card, source)
+    except Exception as error:  # of the library, or of a person's own code
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        what = "could not be loaded"
+        raise _refusal(source, found, f"fails with {kind}{first_line(error)}", what) from error
+    try:
+        size = card["info"].get("image_size") or usual_image_size(model)
+        reason = difference(model, again, subnets, size=size, example=example)
+    except Unproven as error:
+        warnings.warn(
+            f"save: not verified that {_called(source)} makes this network again: {error}; "
+            "pass example=, one input of the model, or verify=False",
+            stacklevel=3,
+        )
+        return False
+    if reason is not None:
+        raise _refusal(source, found, reason)
+    return True
+
+
+def _made_again(model: nn.Module, card: Mapping[str, Any], source: ModelSource) -> nn.Module:
+    """Do as `load`, with the weights of `model`: in the same memory, where the network can be made without any."""
+    tied, state = tied_names(model), model.state_dict()
+    tensors = {name: tensor for name, tensor in state.items() if name not in tied}
+    given = source if is_own(source.name) else None  # whoever saves it has named this code
+    try:
+        with weightless():
+            again = _build("the file", card, given)
+        _fit(again, tensors, card, "the network", source.name)
+        if lend_(again, tensors | _tied(again, tensors), model):
+            return again.eval()
+    except Exception:  # whatever it is: some networks compute with their weights while they are made
+        pass
+    again = _build("the file", card, given)
+    _fit(again, tensors, card, "the network", source.name)
+    again.load_state_dict(tensors | _tied(again, tensors))
+    return again.to(next(iter(tensors.values())).device).eval() if tensors else again.eval()
+
+
+def _refusal(
+    source: ModelSource, found: bool, reason: str, what: str = "would compute something else"
+) -> DifferentNetworkError:
+    who = "found by its structure" if found else "its source"
+    return DifferentNetworkError(
+        f"save: the saved network {what}: {_called(source)}, {who}, {reason}; "
+        "pass source=ModelSource(name=..., num_classes=..., options={...}) with all that the model was made with, "
+        "or name='FILE.py:FUNCTION'; nothing was written"
+    )
+
+
+def _called(source: ModelSource) -> str:
+    options = ({"num_classes": source.num_classes} if source.num_classes is not None else {}) | source.options
+    text = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    return f"{source.name} ({text})" if 0 < len(text) <= LONGEST_OPTIONS else source.name
 
 
 def load(
@@ -118,6 +278,7 @@ def load(
     model: str | ModelSource | nn.Module | None = None,
     ema: bool | None = None,
     revision: str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> nn.Module:
     """Load a network that `save` or `push` wrote, or a checkpoint file of other people, on the CPU and in eval mode.
 
@@ -134,6 +295,7 @@ def load(
         ema: of a file, the averaged weights (True), the plain ones (False), or the averaged ones where there
             are any, as is usual for evaluation (None).
         revision: of a network on the Hub, a branch, a tag or a commit; none = the newest.
+        dtype: of a folder, the floating point type that its weights get; none = the one that they were saved with.
 
     Returns:
         The adapted model, or the plain network if one sub-network was saved, or the file is a library's.
@@ -152,25 +314,17 @@ def load(
             raise CheckpointError(f"{path} is a part of what pliant saved; load the folder {path.parent}")
         if isinstance(model, nn.Module):
             raise CheckpointError(f"{path} is a file; name its network, such as model='torchvision:resnet50'")
+        if dtype is not None:
+            raise CheckpointError(f"{path} is a file; dtype= is for folders that pliant saved")
         return recognise(path, model=model, ema=ema).load()
     if ema is not None:
         raise CheckpointError(f"{path} is no file; model= and ema= are for checkpoint files of other people")
-    return _load_saved(path, model)
+    return _load_saved(path, model, dtype)
 
 
-def _load_saved(directory: Path, given: str | ModelSource | nn.Module | None) -> nn.Module:
+def _load_saved(directory: Path, given: str | ModelSource | nn.Module | None, dtype: torch.dtype | None) -> nn.Module:
     card = _read_card(directory)
-    configs = tuple(AXES[name].from_dict(fields) for name, fields in card["adapt"].items())
-    model = _original(directory, card, given)
-    name = card["model"]["name"] if card["model"] else type(model).__name__
-    if configs:
-        try:
-            anatomy = Anatomy.from_dict(card["anatomy"]) if "anatomy" in card else readers.read(model)
-            model = adapt_as_(model, anatomy, *configs, size=card["info"].get("image_size"))
-        except AttributeError as error:  # as torch says that a module is not there
-            raise CheckpointError(f"{directory} does not fit {name}: {error}") from None
-    if card["only"]:
-        model = extract(model, card["only"], share=True)
+    model = _build(str(directory), card, given)
     weights = directory / WEIGHTS
     try:
         tensors = load_file(weights)
@@ -178,15 +332,49 @@ def _load_saved(directory: Path, given: str | ModelSource | nn.Module | None) ->
         raise CheckpointError(f"{weights} is missing") from None
     except SafetensorError as error:
         raise CheckpointError(f"{weights} is truncated, corrupt or no safetensors file ({error})") from None
-    tied = tied_names(model)
-    problems = misfits(shapes(model.state_dict(), without=tied), shapes(tensors))
-    if problems:
-        raise CheckpointError(f"{weights} does not fit {name}: {first_three(problems)}")
-    model.load_state_dict(tensors | {name: tensors[first] for name, first in tied.items()})
+    name = card["model"]["name"] if card["model"] else type(model).__name__
+    _fit(model, tensors, card, str(weights), name, as_saved=dtype is None)
+    model.load_state_dict(tensors | _tied(model, tensors))
+    if dtype not in (None, torch.float32):
+        model.to(dtype)
     return model.eval()
 
 
-def _original(directory: Path, card: Mapping[str, Any], given: str | ModelSource | nn.Module | None) -> nn.Module:
+def _build(where: str, card: Mapping[str, Any], given: str | ModelSource | nn.Module | None) -> nn.Module:
+    """Make the network of a card, without its weights."""
+    configs = tuple(AXES[name].from_dict(fields) for name, fields in card["adapt"].items())
+    model = _original(where, card, given)
+    if configs:
+        try:
+            anatomy = Anatomy.from_dict(card["anatomy"]) if "anatomy" in card else readers.read(model)
+            model = adapt_as_(model, anatomy, *configs, size=card["info"].get("image_size"))
+        except AttributeError as error:  # as torch says that a module is not there
+            name = card["model"]["name"] if card["model"] else type(model).__name__
+            raise CheckpointError(f"{where} does not fit {name}: {error}") from None
+    return extract(model, card["only"], share=True) if card["only"] else model
+
+
+def _fit(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    card: Mapping[str, Any],
+    where: str,
+    name: str,
+    as_saved: bool = True,
+) -> None:
+    """Refuse tensors that are not those of a network, and give it their floating point types, in place."""
+    problems = misfits(shapes(model.state_dict(), without=tied_names(model)), shapes(tensors))
+    if problems:
+        raise CheckpointError(f"{where} does not fit {name}: {first_three(problems)}")
+    if as_saved and "verified" in card:  # older files are loaded as they always were
+        take_dtypes_(model, tensors, card.get("buffer_dtypes", {}))
+
+
+def _tied(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensors[first] for name, first in tied_names(model).items()}
+
+
+def _original(where: str, card: Mapping[str, Any], given: str | ModelSource | nn.Module | None) -> nn.Module:
     """Make the network that was adapted and saved, or take the one that is given."""
     if isinstance(given, nn.Module):
         return given
@@ -195,15 +383,15 @@ def _original(directory: Path, card: Mapping[str, Any], given: str | ModelSource
         source = given if isinstance(given, ModelSource) else (saved or ModelSource(name=given)).replace(name=given)
         if not is_own(source.name):
             raise CheckpointError(
-                f"{directory} is no file; model= is for checkpoint files of other people, and for networks of your own"
+                f"{where} is no file; model= is for checkpoint files of other people, and for networks of your own"
             )
         return source.create()
     if saved is None:
-        raise CheckpointError(f"{directory} holds a network without a name: pass model=, a new network of that kind")
+        raise CheckpointError(f"{where} holds a network without a name: pass model=, a new network of that kind")
     if is_own(saved.name):
         # A folder may come from anybody, and could name any function of any file.
         raise CheckpointError(
-            f"{directory} was made by {saved.name}, which is code: it is run only if you name it, "
+            f"{where} was made by {saved.name}, which is code: it is run only if you name it, "
             f"with model={saved.name!r} or --model {saved.name}"
         )
     return saved.create()

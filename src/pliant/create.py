@@ -150,7 +150,10 @@ def identify(model: nn.Module) -> ModelSource | None:
     structure = _structure(model)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     for source in _candidates(model):
-        candidate = blueprint(source, shapes)
+        try:
+            candidate = blueprint(source, shapes)
+        except Exception:  # whatever it is: this one cannot be made for such images, say
+            continue
         if candidate is not None and _structure(candidate) == structure:
             return source
     return None

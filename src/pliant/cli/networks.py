@@ -45,6 +45,8 @@ def load_run(run: Path, model: str | None = None) -> tuple[nn.Module, dict[str, 
     Raises:
         FileNotFoundError: no such folder, or nothing was trained in it.
     """
+    import torch
+
     from pliant.checkpoint import load, read_info
     from pliant.repository import is_repository
 
@@ -55,7 +57,8 @@ def load_run(run: Path, model: str | None = None) -> tuple[nn.Module, dict[str, 
         raise FileNotFoundError(f"{run}: no such run folder; train one with `pliant train --recipe ... --out {run}`")
     card = read_info(run)
     name = card["model"]["name"] if card["model"] else model
-    return load(run, model=model), card["info"] | {"model": name, "only": card["only"]}
+    # In float32, as the files that are measured and written.
+    return load(run, model=model, dtype=torch.float32), card["info"] | {"model": name, "only": card["only"]}
 
 
 def table_path(run: Path) -> Path:

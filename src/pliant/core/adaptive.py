@@ -23,11 +23,19 @@ __all__ = ["Adaptation", "AdaptiveModule", "StageEnd", "as_adaptive"]
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What an adapted model knows of itself: how it was read, with which configs, and its switch."""
+    """What an adapted model knows of itself: how it was read, with which configs, and its switch.
+
+    Attributes:
+        anatomy: what the reader found.
+        configs: what it was adapted with.
+        switch: knows the running sub-network.
+        example: what `spec_of_example` says of the example that it was adapted with; none = there was no example.
+    """
 
     anatomy: Anatomy
     configs: tuple[Config, ...]
     switch: Switch
+    example: Any = None
 
 
 class AdaptiveModule(nn.Module):
@@ -65,6 +73,11 @@ class AdaptiveModule(nn.Module):
     def configs(self) -> tuple[Config, ...]:
         """The configs the model was adapted with."""
         return self._pliant_adaptation.configs
+
+    @property
+    def example_spec(self) -> Any:
+        """What the example was that the model was adapted with, as `core.inputs.spec_of_example` says it, or none."""
+        return self._adaptation.example
 
     @property
     def routes(self) -> tuple[SubNet, ...]:

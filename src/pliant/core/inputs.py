@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["InputSpec", "example_input", "images_alone", "input_spec", "logits_of"]
+__all__ = [
+    "InputSpec",
+    "TensorSpec",
+    "example_from",
+    "example_input",
+    "images_alone",
+    "input_spec",
+    "logits_of",
+    "spec_of_example",
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,64 @@ class InputSpec:
 
     def _typed(self, place: dict[str, Any]) -> dict[str, Any]:
         return place | {"dtype": torch.long} if self.vocabulary else place
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor of an example, without its values.
+
+    Attributes:
+        shape: of the whole tensor, the batch included.
+        dtype: of the tensor.
+        least: the smallest value of integers and booleans.
+        most: the largest one.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    least: int = 0
+    most: int = 0
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> TensorSpec:
+        """Describe a tensor."""
+        if tensor.is_floating_point() or tensor.is_complex() or tensor.is_meta or not tensor.numel():
+            return cls(tuple(tensor.shape), tensor.dtype)
+        return cls(tuple(tensor.shape), tensor.dtype, int(tensor.min()), int(tensor.max()))
+
+    def random(self, generator: torch.Generator) -> Tensor:
+        """Return normally distributed floating point numbers, or evenly distributed others, on the CPU."""
+        if self.dtype.is_floating_point or self.dtype.is_complex:
+            return torch.randn(self.shape, generator=generator).to(self.dtype)
+        return torch.randint(self.least, self.most + 1, self.shape, generator=generator).to(self.dtype)
+
+
+def spec_of_example(example: Any) -> Any:
+    """Return an example with a `TensorSpec` for every tensor in it: what goes into a network, and no memory."""
+    if isinstance(example, Tensor):
+        return TensorSpec.of(example)
+    if isinstance(example, Mapping):
+        return {name: spec_of_example(value) for name, value in example.items()}
+    return tuple(map(spec_of_example, example)) if isinstance(example, tuple | list) else example
+
+
+def example_from(spec: Any, batch: int | None = None) -> Any:
+    """Return an example that `spec_of_example` described, with random numbers that are always the same.
+
+    Args:
+        spec: what it described.
+        batch: the most inputs in it, which tensors have as their first dimension; none = as many as there were.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def made(part: Any) -> Any:
+        if isinstance(part, TensorSpec):
+            return part.random(generator)[:batch] if part.shape else part.random(generator)
+        if isinstance(part, dict):
+            return {name: made(value) for name, value in part.items()}
+        return tuple(map(made, part)) if isinstance(part, tuple) else part
+
+    return made(spec)
 
 
 def input_spec(network: nn.Module, size: int) -> InputSpec:

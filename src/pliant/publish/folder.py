@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from torch import nn
 
 from pliant.checkpoint import CARD, HUB_CARD, LIBRARY, WEIGHTS, CheckpointError, load, read_info
@@ -66,7 +67,7 @@ def pack(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there and has something in it; name a folder that is new or empty")
     _refuse_no_folder(run)
-    network = load(run, model=model)
+    network = load(run, model=model, dtype=torch.float32)  # as it was measured
     card = _portable(read_info(run))
     table = _measured(run, network)
     folder.mkdir(parents=True, exist_ok=True)

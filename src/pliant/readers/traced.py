@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pliant.core.anatomy import Anatomy, Block, Stage
+from pliant.core.modes import undisturbed
 from pliant.readers.parts import find_norms, is_norm, is_stochastic_depth
 from pliant.readers.residual import shortcut_norms
 from pliant.readers.runs import Runs
-from pliant.readers.tracing import Call, record, tensors_in, undisturbed
+from pliant.readers.tracing import Call, record, tensors_in
 from pliant.readers.trial import tried
 
 __all__ = ["read"]

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from pliant.core.modes import evaluating
-
-__all__ = ["Call", "arguments_of", "record", "tensors_in", "undisturbed"]
+__all__ = ["Call", "arguments_of", "record", "tensors_in"]
 
 
 @dataclass(eq=False)
@@ -89,16 +85,6 @@ def arguments_of(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def _fresh(value: Any) -> Any:
     """A network may change its input in place; the example is needed again."""
     return value.clone() if isinstance(value, Tensor) else value
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Let a network be run in eval mode, and leave no trace of it: training flags, buffers and random numbers."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        yield
-        for buffer, before in buffers:
-            buffer.copy_(before)
 
 
 def record(model: nn.Module, example: Any) -> tuple[list[Call], Any]:

@@ -29,7 +29,7 @@ from pliant.train.feed import TrainFeed, ValidationFeed
 from pliant.train.files import AtomicCheckpointIO
 from pliant.train.gates import GateObjective
 from pliant.train.module import TrainingModule, TrainingStopped
-from pliant.train.network import build_network, kept_statistics, load_teacher, save_network
+from pliant.train.network import build_network, kept_statistics, load_teacher, save_network, verify_network
 from pliant.train.objective import Objective
 from pliant.train.phases import PhaseRun, check_folders, facts_of, first_to_run, phase_runs, refuse_other_data
 from pliant.train.processes import Place, choose_place, wait_for_all
@@ -127,6 +127,7 @@ def _rehearse(runs: Sequence[PhaseRun], source: ModelSource, data: ImageData, pl
             _objective(model, run.recipe, {"live": None, "frozen": before, "ema": model}[run.recipe.teacher])
             TrainFeed(data.train, run.recipe, place, epoch=lambda: 0)
             refuse_recalibration(model, run.recipe, data)
+            verify_network(model, source, run.recipe, data)
         except ValueError as error:
             raise ValueError(f"{run.name}: {error}") from None
         before = model
@@ -146,6 +147,7 @@ def _train_phase(
     torch.manual_seed(recipe.seed)
     model = build_network(source, recipe, place, image_size=data.image_size, fresh=not resumed)
     refuse_recalibration(model, recipe, data)
+    verify_network(model, source, recipe, data)
     if recipe.learns == "gates" and not kept_statistics(recipe) and keeps_statistics(model):
         _named(run, log)(
             "the gate learns with norm statistics of the training; to take them anew first, add 'recalibrate' to the "

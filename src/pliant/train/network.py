@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from pliant import readers
 from pliant.adapt import adapt_
 from pliant.axes import Axes
-from pliant.checkpoint import load, read_info, save
+from pliant.checkpoint import DifferentNetworkError, load, read_info, save, verify_saving
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.anatomy import Anatomy
 from pliant.core.inputs import example_input
+from pliant.core.modes import seeded
 from pliant.core.subnet import SubNet
 from pliant.core.weights import CheckpointError, first_three, misfits, shapes
 from pliant.create import ModelSource
@@ -31,7 +33,7 @@ from pliant.width.gates import gate_of
 if TYPE_CHECKING:
     from pliant.data import ImageData
 
-__all__ = ["build_network", "kept_statistics", "load_teacher", "save_network", "start_from_"]
+__all__ = ["build_network", "kept_statistics", "load_teacher", "save_network", "start_from_", "verify_network"]
 
 # Widths in a message.
 MOST_NAMED = 6
@@ -97,8 +99,10 @@ def load_teacher(source: ModelSource, recipe: Recipe, place: Place) -> nn.Module
 
 
 def _load_start(path: str, source: ModelSource) -> nn.Module:
-    # To name one's own network in a recipe is to let its code run.
-    return load(path, model=source if Path(path).is_file() or is_own(source.name) else None)
+    # To name one's own network in a recipe is to let its code run. What is trained is in float32.
+    is_file = Path(path).is_file()
+    model = source if is_file or is_own(source.name) else None
+    return load(path, model=model, dtype=None if is_file else torch.float32)
 
 
 def start_from_(model: nn.Module, path: str, source: ModelSource) -> list[str]:
@@ -186,17 +190,34 @@ def kept_statistics(recipe: Recipe) -> int:
         return 0
 
 
+def verify_network(model: nn.Module, source: ModelSource, recipe: Recipe, data: ImageData) -> None:
+    """Find out before a training whether its network can be saved, so that no trained network is refused.
+
+    Raises:
+        DifferentNetworkError: what would be loaded computes something else; says what to do.
+    """
+    with seeded(0):  # the training goes on with the random numbers that it would have without this
+        verify_saving(model, **_how_to_save(model, source, recipe, data))
+
+
 def save_network(model: nn.Module, source: ModelSource, recipe: Recipe, data: ImageData, out: Path) -> None:
-    """Save a trained network in its run folder."""
+    """Save a trained network in its run folder; one that cannot be verified any more is kept too, with a warning."""
+    how = _how_to_save(model, source, recipe, data)
+    try:
+        save(model, out, **how)
+    except DifferentNetworkError as error:
+        warnings.warn(f"{out}: the trained network is kept, unverified; {error}", stacklevel=2)
+        save(model, out, verify=False, **how)
+
+
+def _how_to_save(model: nn.Module, source: ModelSource, recipe: Recipe, data: ImageData) -> dict[str, Any]:
     plain = not isinstance(model, AdaptiveModule)
-    save(
-        model,
-        out,
-        only=recipe.only or None,
-        adapted_with=recipe.adapt.configs if plain and recipe.adapt else None,
-        anatomy=_read_again(source, data.image_size) if plain and recipe.adapt else None,
-        source=source,
-        info={
+    return {
+        "only": recipe.only or None,
+        "adapted_with": recipe.adapt.configs if plain and recipe.adapt else None,
+        "anatomy": _read_again(source, data.image_size) if plain and recipe.adapt else None,
+        "source": source,
+        "info": {
             "data": data.name,
             "source": recipe.data.source,
             "class_names": list(data.class_names),
@@ -208,4 +229,4 @@ def save_network(model: nn.Module, source: ModelSource, recipe: Recipe, data: Im
             "seed": recipe.seed,
             "recalibrated": recipe.recalibrate or kept_statistics(recipe),
         },
-    )
+    }
