@@ -12,6 +12,7 @@ from pliant.core.anatomy import Anatomy
 from pliant.core.config import Config
 from pliant.core.inputs import logits_of
 from pliant.core.leaving import Decide, Left
+from pliant.core.sequence import SubNets
 from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.core.surgery import demote, mix_in
 from pliant.core.switch import Switch
@@ -50,9 +51,9 @@ class AdaptiveModule(nn.Module):
         return self._adaptation.switch.space
 
     @property
-    def subnets(self) -> tuple[SubNet, ...]:
-        """All sub-networks, smallest to largest."""
-        return tuple(self.space)
+    def subnets(self) -> SubNets:
+        """All sub-networks, smallest to largest: a sequence that computes them when they are asked for."""
+        return self.space.subnets
 
     @property
     def anatomy(self) -> Anatomy:

@@ -242,7 +242,7 @@ class _Teacher:
                     f"Objective: the teacher is a {type(network).__name__} without sub-networks, which can teach what "
                     f"{largest} answers, but not {beyond[0]!r} of plan {plan.name!r}"
                 )
-        elif adapted.space.names.keys() != space.names.keys():
+        elif not adapted.space.has_same_subnets(space):
             theirs, ours = (f"{one.smallest} to {one.largest}" for one in (adapted.space, space))
             raise ValueError(f"Objective: the teacher has other sub-networks than the model: {theirs}, expected {ours}")
         self._network = network.eval()
