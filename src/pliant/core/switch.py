@@ -19,7 +19,7 @@ from pliant.core.subnet import SubNet, SubNetSpace
 __all__ = ["Switch"]
 
 # So many sub-networks that were asked for are known by text and by value; the oldest is forgotten for a new one.
-MOST_KNOWN = 4096
+MOST_KNOWN = 1024
 
 
 class Switch:
