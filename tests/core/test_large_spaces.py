@@ -98,8 +98,10 @@ def test_a_slice_is_a_sequence_again():
     with pytest.raises(ValueError, match="expected one of SubNets"):
         every[2:5].index(listed[0])
     for index in (len(listed), -len(listed) - 1):
-        with pytest.raises(IndexError, match=f"got index {index}, expected less than {len(listed)}"):
+        with pytest.raises(IndexError, match=f"got index {index}, expected -{len(listed)} to {len(listed) - 1}"):
             every[index]
+    with pytest.raises(IndexError, match="got index 0, expected none"):
+        every[5:5][0]
 
 
 def test_equality_is_that_of_a_tuple():
@@ -206,6 +208,7 @@ def test_a_switch_reads_a_text_once_and_forgets_the_oldest(monkeypatch):
     assert len(switch._known) == MOST_KNOWN
     read.clear()
     assert skips(first) and read == [first], "it was the oldest"
-    with pytest.raises(ValueError, match="no sub-network"):
-        skips("T" * 31)
+    for wrong in ("T" * 31, SubNet(depth=[True] * 32), ["T" * 32], 3):  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="no sub-network"):
+            skips(wrong)  # type: ignore[arg-type]
     assert len(switch._known) == MOST_KNOWN

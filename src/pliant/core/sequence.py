@@ -43,7 +43,8 @@ class SubNets(Sequence["SubNet"]):
         try:
             return self._space.at(self._places[index])
         except IndexError:
-            raise IndexError(f"subnets: got index {index}, expected less than {self._count}") from None
+            allowed = f"-{self._count} to {self._count - 1}" if self else "none, as it is empty"
+            raise IndexError(f"subnets: got index {index}, expected {allowed}") from None
 
     def __len__(self) -> int:
         if self._count > sys.maxsize:

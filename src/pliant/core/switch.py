@@ -165,8 +165,10 @@ class Switch:
             return self._largest_choice
         if torch.compiler.is_compiling():
             return self._chosen_for_compiler(subnet)
-        # What is neither a text nor a value may have no hash.
-        known = self._known.get(subnet) if isinstance(subnet, str | SubNet) else None
+        try:
+            known = self._known.get(subnet)
+        except TypeError:  # it has no hash, and is no sub-network
+            known = None
         if known is not None:
             return known
         chosen = _choice(self.space.parse(subnet))
