@@ -183,6 +183,14 @@ def test_what_is_no_sub_network_is_refused_with_what_is_allowed():
         assert wrong not in LARGER and dataclasses.replace(LARGER.largest, exit=1.0) not in LARGER
 
 
+def test_what_is_skipped_behind_an_exit_makes_no_difference():
+    space = SubNetSpace((1, 0, 2), (1, 3))  # the second stage has nothing to skip
+    assert str(space.parse("depth=TTT,exit=1")) == str(space.parse(SubNet((True,) * 3, 1))) == "depth=TFF,exit=1"
+    assert SubNet((True,) * 3, 1) not in space
+    with pytest.raises(ValueError, match="stage 2 has nothing to skip"):
+        space.parse("depth=TTT,exit=2")
+
+
 def test_a_space_has_the_sub_networks_of_another():
     spaces = [SubNetSpace((1, 0, 2), (1, 3)), SubNetSpace((1, 0, 2), (2, 3)), SubNetSpace((1, 1, 2), (1, 3))]
     spaces += [SubNetSpace((1, 0, 2)), SubNetSpace((), (1, 3)), SubNetSpace((), (2, 3)), SubNetSpace((), (1, 2, 3))]

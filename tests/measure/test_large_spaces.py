@@ -13,6 +13,7 @@ import pliant
 from pliant.core.sequence import MOST_LISTED
 from pliant.export.verify import ExportError
 from pliant.measure import describe as description
+from pliant.measure.candidates import chosen_subnets
 from pliant.measure.describe import describe
 from pliant.publish.readme import _what
 
@@ -46,6 +47,11 @@ def test_measure_refuses_to_go_through_all_and_says_how_many_there_are(huge):
     with pytest.raises(ValueError, match="subnets: got no sub-network to measure, expected some of SubNets") as error:
         pliant.measure(huge, image_size=32, subnets=[])
     assert len(str(error.value)) < 400
+
+
+def test_those_that_are_named_come_in_order_each_once(huge):
+    some = huge.subnets.evenly_spaced(20)
+    assert chosen_subnets(huge, [*map(str, some[::-1]), *some[5:15]]) == list(some)
 
 
 def test_description_says_how_many_and_describes_some_from_end_to_end(huge, monkeypatch):
