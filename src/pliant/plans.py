@@ -67,7 +67,7 @@ def build_plan(name: str, space: SubNetSpace, **options: Any) -> Plan:
     plan = Plan(name=name, terms=tuple(_once(terms, space))).resolve(space)
     if plan.is_of_gate and not space.routes:
         raise ValueError(f"plan {name!r} needs a gate; adapt the network with pliant.Width(gate=pliant.Gate())")
-    between = len(space) - len({subnet for subnet in plan.passes() if subnet not in plan.random})
+    between = space.num_subnets - len({subnet for subnet in plan.passes() if subnet not in plan.random})
     if len(plan.random) > between:
         raise ValueError(
             f"plan {name!r} draws {len(plan.random)} sub-networks for each step, but this network has {between} beside "

@@ -11,7 +11,8 @@ from torch._dynamo.utils import counters
 
 import pliant
 from pliant.core.inputs import logits_of
-from pliant.core.subnet import SubNet
+from pliant.core.subnet import SubNet, SubNetSpace
+from pliant.core.switch import Switch
 
 LIBRARIES = [
     "own",
@@ -76,6 +77,33 @@ def test_a_sub_network_by_any_name_and_an_unknown_one(make, inputs):
     with pytest.raises(ValueError, match="no sub-network 'TFF'"):
         torch.compile(model, backend="eager")(x, subnet="TFF")
     assert torch.equal(compiled(x, subnet="TFFF"), expected)
+
+
+@torch.no_grad()
+def test_others_that_run_meanwhile_and_copies_make_no_new_graphs(make, inputs):
+    model, x = make("own"), inputs("own")
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    values = [SubNet(depth=(True, True, False, False)), SubNet(depth=(True, True, False, False))]
+    for subnet in ("TTFF", *values, "TFFF", "TTFF", *values, "TFFF"):
+        model(x, subnet=model.subnets[3])  # which the switch gets to know now, or knows
+        model(x, subnet=str(subnet))
+        assert torch.equal(compiled(x, subnet=subnet), model(x, subnet=subnet))
+    assert graphs() == 3, "of two texts and of one value, whichever object it is"
+    twin = copy.deepcopy(model)
+    assert torch.equal(torch.compile(twin, backend="eager", fullgraph=True)(x, subnet="TFFF"), twin(x, subnet="TFFF"))
+    assert graphs() == 3
+
+
+@torch.no_grad()
+def test_a_text_is_read_anew_for_another_space():
+    def first_width(switch, x):
+        with switch.running("smallest"):
+            return x * switch.widths[0]
+
+    compiled = torch.compile(first_width, backend="eager", fullgraph=True)
+    for width in (0.25, 0.5):
+        switch = Switch(SubNetSpace(widths=((width,), (1.0,))))
+        assert compiled(switch, torch.ones(1)) == width
 
 
 @pytest.mark.slow

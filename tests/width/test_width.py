@@ -207,6 +207,27 @@ def test_stages_can_have_widths_of_their_own(make, x):
     assert torch.equal(network(x), model(x, subnet="width=1.0/0.5"))
 
 
+@pytest.mark.parametrize("norms", ["statistics", "private", "shared"])
+def test_there_are_no_more_views_than_a_tensor_s_own_stages_have_widths(norms, make, x):
+    """Of 9 widths of two stages at 4 depths, and never a copy."""
+    model = make(pliant.Width(choices=(0.25, 0.5, 1.0), per_stage=True, norms=norms), pliant.Depth())
+    for norm in model.modules():
+        for tensor in norm.buffers(recurse=False):  # so that no two are alike
+            if tensor.is_floating_point():
+                tensor += torch.rand_like(tensor)
+    assert len(model.subnets) == 9 * 4
+    expected = {subnet: pliant.extract(model, subnet)(x) for subnet in model.subnets}
+    with torch.no_grad():
+        for subnet in (*model.subnets, *reversed(model.subnets)):
+            assert torch.equal(model(x, subnet=subnet), expected[subnet])
+    stem, between = model.stem._pliant_views, model.between._pliant_views
+    assert sum(name == "weight" for name, _ in stem) == 2, "of a quarter and of a half of the first stage"
+    assert sum(name == "weight" for name, _ in between) == 3 * 3 - 1, "of both sides"
+    for module in (model.stem, model.between, *model.layer1.modules(), *model.layer2.modules()):
+        for (name, _), (whole, _, view) in vars(module).get("_views", {}).items():
+            assert view._base is whole is module._whole(name) and view.data_ptr() == whole.data_ptr()
+
+
 def test_width_and_depth_multiply(make, x):
     model = make(pliant.Width(choices=(0.5, 1.0)), pliant.Depth())
     assert len(model.subnets) == 2 * 4

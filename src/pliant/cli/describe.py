@@ -35,6 +35,10 @@ def describe(
         str | None,
         typer.Option(help="In which ways: depth, exits, width, or some joined by a plus; default: what is usual."),
     ] = None,
+    subnet: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these sub-networks, named one by one; default: all, or 8 of more than 256."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
 ) -> None:
     """List the sub-networks of a model with parameters and MACs: no training, no data."""
@@ -43,13 +47,18 @@ def describe(
 
     network = named_or_loaded(model_or_run, image_size=image_size, model=model, ema=ema, axes=axes)
     size = network.image_size
-    table = tabulate(network.model, size, name=model_or_run)
+    table = tabulate(network.model, size, name=model_or_run, subnets=subnet)
     for_all = {"adapted_params_m": table.info["total_params_m"], **network.found}
     total = f"{for_all['adapted_params_m']:.2f} M parameters"
     inputs = "tokens" if input_spec(network.model, size).vocabulary else "px images"
-    title = f"{model_or_run}: {_found(network.found)}{len(table.rows)} sub-networks in {total}, {size} {inputs}"
+    count = table.info.get("num_subnets", len(table.rows))
+    title = f"{model_or_run}: {_found(network.found)}{count} sub-networks in {total}, {size} {inputs}"
     title = "\n".join([title, *(f"  {line}" for line in table.info["stages"])])
     for_all["stages"] = table.info["stages"]
+    if len(table.rows) < count:
+        for_all["num_subnets"] = count
+        if subnet is None:
+            title += f"\n{len(table.rows)} of {count}, evenly spaced from the smallest to the largest; others: --subnet"
     show([row | for_all for row in table.rows], as_json=json, title=title, hide=for_all)
 
 

@@ -123,6 +123,8 @@ def measure(
     json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
 ) -> None:
     """Measure all sub-networks, or a policy: accuracy, latency, energy; writes table.json, policies.json, gate.json."""
+    from pliant.core.adaptive import AdaptiveModule
+    from pliant.measure.candidates import chosen_subnets
     from pliant.measure.run import measure as measure_all
     from pliant.own import find
     from pliant.recalibrate import why_not
@@ -177,6 +179,8 @@ def measure(
             **how,
         )
         return
+    if isinstance(network, AdaptiveModule):
+        chosen_subnets(network, subnet)  # refused before data is loaded
     reason = why_not(network) if recalibrate else ""
     if reason:
         note(f"--recalibrate changes nothing: {reason}.")

@@ -13,12 +13,13 @@ from pliant.core.anatomy import Anatomy
 from pliant.core.config import Config
 from pliant.core.inputs import logits_of
 from pliant.core.leaving import Decide, Left
+from pliant.core.sequence import MOST_LISTED, SubNets
 from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.core.surgery import demote, mix_in
 from pliant.core.switch import Switch
 from pliant.core.wrapped import refuse_wrapped
 
-__all__ = ["Adaptation", "AdaptiveModule", "StageEnd", "as_adaptive"]
+__all__ = ["Adaptation", "AdaptiveModule", "StageEnd", "as_adaptive", "every_subnet"]
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ class AdaptiveModule(nn.Module):
         return self._pliant_adaptation.switch.space
 
     @property
-    def subnets(self) -> tuple[SubNet, ...]:
-        """All sub-networks, smallest to largest."""
-        return tuple(self.space)
+    def subnets(self) -> SubNets:
+        """All sub-networks, smallest to largest: a sequence that computes them when they are asked for."""
+        return self.space.subnets
 
     @property
     def anatomy(self) -> Anatomy:
@@ -77,7 +78,7 @@ class AdaptiveModule(nn.Module):
     @property
     def example_spec(self) -> Any:
         """What the example was that the model was adapted with, as `core.inputs.spec_of_example` says it, or none."""
-        return self._adaptation.example
+        return self._pliant_adaptation.example
 
     @property
     def routes(self) -> tuple[SubNet, ...]:
@@ -225,6 +226,26 @@ def as_adaptive(model: nn.Module, caller: str) -> AdaptiveModule:
             f"{caller}: this {type(model).__name__} has no sub-networks; adapt it first with pliant.adapt_"
         )
     return model
+
+
+def every_subnet(model: AdaptiveModule, caller: str, way_out: str) -> SubNets:
+    """Return all sub-networks of a model, for what goes through them one by one.
+
+    Args:
+        model: the model.
+        caller: what goes through them.
+        way_out: what to do instead where there are too many.
+
+    Raises:
+        ValueError: there are more than `MOST_LISTED`.
+    """
+    count = model.space.num_subnets
+    if count > MOST_LISTED:
+        raise ValueError(
+            f"{caller}: got all {count} sub-networks of this {type(model).__name__}, expected at most {MOST_LISTED}; "
+            f"{way_out}"
+        )
+    return model.subnets
 
 
 class StageEnd(nn.Module):

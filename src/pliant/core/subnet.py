@@ -1,4 +1,8 @@
-"""`SubNet` says what runs; `SubNetSpace` says which sub-networks a model has."""
+"""`SubNet` says what runs; `SubNetSpace` says which sub-networks a model has.
+
+A space may have 2^32 sub-networks and more, so nothing here lists them: texts are read on demand, and which one is at
+which place is computed (`ranking.py`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,9 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+
+from pliant.core.ranking import Ranking
+from pliant.core.sequence import SubNets
 
 __all__ = ["SubNet", "SubNetSpace"]
 
@@ -86,29 +93,56 @@ class SubNetSpace:
         width = self.widths[0] if self.widths else ()
         return self._reached(SubNet(depth=depth, exit=1 if self.exit_stages else None, width=width))
 
+    @property
+    def subnets(self) -> SubNets:
+        """All sub-networks, smallest to largest, none of which exists before it is asked for."""
+        return SubNets(self, range(self.num_subnets))
+
+    @property
+    def num_subnets(self) -> int:
+        """How many sub-networks there are: exact, also where `len` raises an OverflowError (above `sys.maxsize`)."""
+        return self._ranking.total
+
     def __iter__(self) -> Iterator[SubNet]:
-        return iter(self._ordered)
+        return iter(self.subnets)
 
     def __len__(self) -> int:
-        return len(self._ordered)
+        return len(self.subnets)
+
+    def __bool__(self) -> bool:
+        return True  # `len` has a limit
 
     def __contains__(self, subnet: object) -> bool:
-        return subnet in self._all
+        return isinstance(subnet, SubNet) and self._fits(subnet) and self._reached(subnet) == subnet
 
     @cached_property
-    def _ordered(self) -> tuple[SubNet, ...]:
-        depths = itertools.product(*((True, False) if count else (False,) for count in self.skippable_blocks))
-        exits = range(1, len(self.exit_stages) + 1) if self.exit_stages else (None,)
-        product = itertools.product(list(depths), exits, self.widths or [()])
-        return tuple(sorted({self._reached(SubNet(*values)) for values in product}, key=self._size))
+    def _ranking(self) -> Ranking:
+        ordered = sorted(self._widths, key=lambda width: (sum(width), str(SubNet(width=width))))
+        groups = [tuple(group) for _, group in itertools.groupby(ordered, key=sum)]
+        return Ranking(self.skippable_blocks, self.exit_stages or (len(self.skippable_blocks),), groups)
 
     @cached_property
-    def _all(self) -> frozenset[SubNet]:
-        return frozenset(self._ordered)
+    def _widths(self) -> frozenset[tuple[float, ...]]:
+        return frozenset(self.widths or [()])
 
-    def _size(self, subnet: SubNet) -> tuple[int, float, int, str]:
-        run = sum(count for count, skip in zip(self.skippable_blocks, subnet.depth, strict=True) if not skip)
-        return subnet.exit or 0, sum(subnet.width), run, str(subnet)
+    def at(self, place: int) -> SubNet:
+        """Return the sub-network at a place in the order, from 0, the smallest, to `num_subnets - 1`, the largest."""
+        depth, exit_, width = self._ranking.at(place)
+        return SubNet(depth=depth, exit=exit_ if self.exit_stages else None, width=width)
+
+    def place(self, subnet: SubNet) -> int:
+        """Return the place of one of these sub-networks in the order, counted from 0."""
+        return self._ranking.place(subnet.depth, subnet.exit or 1, subnet.width)
+
+    def has_same_subnets(self, other: SubNetSpace) -> bool:
+        """Whether another space has the same sub-networks under the same texts, whatever their sizes are."""
+        return self._choices() == other._choices()
+
+    def _choices(self) -> tuple[object, ...]:
+        """Which stages can be skipped up to each exit, and the widths."""
+        can_skip = [stage for stage, count in enumerate(self.skippable_blocks) if count]
+        up_to_exits = [[stage for stage in can_skip if stage < stages] for stages in self.exit_stages]
+        return len(self.skippable_blocks), can_skip, up_to_exits, self._widths, self.largest
 
     def answers(self, subnet: SubNet, on_the_way_to: SubNet) -> bool:
         """Whether a pass of one sub-network comes by the exit of another, as that one would itself."""
@@ -122,25 +156,10 @@ class SubNetSpace:
         if subnet.exit is None or not subnet.depth:
             return subnet
         stages = self.exit_stages[subnet.exit - 1]
+        if not any(subnet.depth[stages:]):
+            return subnet
         behind = len(subnet.depth) - stages
         return dataclasses.replace(subnet, depth=subnet.depth[:stages] + (False,) * behind)
-
-    @cached_property
-    def names(self) -> dict[str, SubNet]:
-        """The usual texts of all sub-networks."""
-        known = {name: subnet for subnet in self._ordered for name in self._texts(subnet)}
-        return known | {"largest": self.largest, "smallest": self.smallest}
-
-    def _texts(self, subnet: SubNet) -> Iterator[str]:
-        """With all axes, and without some of those that are at their largest."""
-        yield str(subnet)
-        texts, largest = subnet.texts, self.largest.texts
-        if len(texts) == 1:
-            yield from texts.values()
-        free = [axis for axis, text in texts.items() if text == largest[axis]]
-        for count in range(min(len(free), len(texts) - 1) + 1):
-            for left_out in itertools.combinations(free, count):
-                yield _joined({axis: text for axis, text in texts.items() if axis not in left_out})
 
     def parse(self, subnet: str | SubNet) -> SubNet:
         """Read a sub-network from its text.
@@ -152,26 +171,35 @@ class SubNetSpace:
         Raises:
             ValueError: not a sub-network of this space; says what was given and what is allowed.
         """
-        found = subnet if isinstance(subnet, SubNet) else None
-        if isinstance(subnet, str):
-            found = self.names.get(subnet) or self._from_axes(subnet)
-        if found in self._all:
-            return found
-        found = self._checked(found)
-        if found is None:
+        found = self._read(subnet) if isinstance(subnet, str) else subnet
+        if not isinstance(found, SubNet) or not self._fits(found):
             raise ValueError(f"no sub-network {str(subnet)!r}: {self._allowed()}")
-        return found
+        return self._reached(found)
 
-    def _checked(self, subnet: SubNet | None) -> SubNet | None:
-        """Return the same sub-network as this space writes it; none if it has no such."""
-        if subnet is None or len(subnet.depth) != len(self.skippable_blocks):
-            return None
-        if (subnet.exit is None) != (not self.exit_stages):
-            return None
-        if subnet.exit is not None and not 1 <= subnet.exit <= len(self.exit_stages):
-            return None
-        reached = self._reached(subnet)
-        return reached if reached in self._all else None
+    def _fits(self, subnet: SubNet) -> bool:
+        """Whether this is a sub-network, maybe with stages skipped behind its exit."""
+        depth, exit_, width = subnet.depth, subnet.exit, subnet.width
+        if not isinstance(depth, tuple) or len(depth) != len(self.skippable_blocks):
+            return False
+        if not isinstance(width, tuple) or width not in self._widths:
+            return False
+        exits = range(1, len(self.exit_stages) + 1) if self.exit_stages else [None]
+        if not isinstance(exit_, int | None) or exit_ not in exits:
+            return False
+        reached = len(depth) if exit_ is None else self.exit_stages[exit_ - 1]
+        return set(depth) <= {False, True} and all(
+            count or not skips for count, skips in zip(self.skippable_blocks[:reached], depth, strict=False)
+        )
+
+    def _read(self, text: str) -> SubNet | None:
+        """Read a text; what it says may be no sub-network of this space."""
+        if text == "largest":
+            return self.largest
+        if text == "smallest":
+            return self.smallest
+        if not self.largest.texts and not text:
+            return self.largest  # the only one, of a model without axes
+        return self._from_axes(text)
 
     def _from_axes(self, text: str) -> SubNet | None:
         largest = self.largest

@@ -19,6 +19,9 @@ from pliant.core.subnet import SubNet, SubNetSpace
 
 __all__ = ["Switch"]
 
+# So many sub-networks that were asked for are known by text and by value; the oldest is forgotten for a new one.
+MOST_KNOWN = 1024
+
 
 class Switch:
     """Knows which sub-network runs; the adapted blocks and norms of one model all ask this one.
@@ -44,10 +47,11 @@ class Switch:
         self._features: list[Tensor] | None = None
         self._learns = False
         self._log = PassLog(self._largest)
-        # Filled once: a dictionary look-up is all that switching costs, and tuples are all that a compiler has to
-        # guard on.
-        self._known = {name: (_parts(subnet), subnet.exit) for name, subnet in space.names.items()}
-        self._all = frozenset(space)
+        # What was asked for before: a dictionary look-up is all that switching back to it costs.
+        self._known: dict[str | SubNet, _Choice] = {}
+        self._largest_choice = _choice(space.largest)
+        # What a compiler guards on in place of the space, of which its code is a consequence.
+        self._space_text = repr((space.skippable_blocks, space.exit_stages, space.widths))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Switch:
         root = None if self.root is None else self.root()
@@ -172,16 +176,46 @@ class Switch:
     def _ask_the_log(self) -> Parts:
         return self._log.current()
 
-    def _chosen(self, subnet: str | SubNet | None) -> tuple[Parts, int | None]:
+    def _chosen(self, subnet: str | SubNet | None) -> _Choice:
         if subnet is None:
-            return self._known["largest"]
+            return self._largest_choice
+        if torch.compiler.is_compiling():
+            return self._chosen_for_compiler(subnet)
+        try:
+            known = self._known.get(subnet)
+        except TypeError:  # it has no hash, and is no sub-network
+            known = None
+        if known is not None:
+            return known
+        chosen = _choice(self.space.parse(subnet))
+        if len(self._known) >= MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        self._known[subnet] = chosen
+        return chosen
+
+    def _chosen_for_compiler(self, subnet: str | SubNet) -> _Choice:
+        """Do as `_chosen`, without the dictionary: where it grows, a guard on it would fail, and code be made again."""
+        found = None
         if isinstance(subnet, str):
-            if subnet in self._known:
-                return self._known[subnet]
-        elif isinstance(subnet, SubNet) and subnet in self._all:
-            return _parts(subnet), subnet.exit
-        parsed = self.space.parse(subnet)
-        return _parts(parsed), parsed.exit
+            found = self._constant(self._space_text, subnet)
+        elif isinstance(subnet, SubNet):
+            # By its fields, on which a compiler guards by value, and not by identity.
+            found = self._constant(self._space_text, "", subnet.depth, subnet.exit, subnet.width)
+        return _choice(self.space.parse(subnet)) if found is None else found
+
+    def _constant(self, space_text: str, text: str, *fields: Any) -> _Choice | None:
+        """Read a sub-network; none if there is no such one. A compiler runs this once and keeps the result."""
+        try:
+            return _choice(self.space.parse(SubNet(*fields) if fields else text))
+        except ValueError:
+            return None
+
+    # What torch.compiler.assume_constant_result does, which would import the compiler.
+    _constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+_Choice = tuple[Parts, int | None]
+"""What runs of a sub-network, and its exit."""
 
 
 def _made(space: SubNetSpace, chained: bool) -> Switch:
@@ -190,3 +224,7 @@ def _made(space: SubNetSpace, chained: bool) -> Switch:
 
 def _parts(subnet: SubNet) -> Parts:
     return subnet.depth, subnet.width
+
+
+def _choice(subnet: SubNet) -> _Choice:
+    return _parts(subnet), subnet.exit

@@ -101,10 +101,10 @@ def export(
             does not run; ONNX only. It has two outputs, `logits` `[1, classes]` and `exit` `[1]`: which of
             `policy.subnets` answered, counted from 1. `gate`: the model's own gate chooses, and the outputs are
             `logits` and `route` `[1]`, the place in `model.routes`, counted from 0.
-        switchable: the file has all sub-networks, and which one runs is an input; ONNX only. Of a model with depths
-            `skip`, bool `[stages]`; of one with widths `width`, int64, the place of the width counted from 0, the
-            smallest first. `fast` stores what every branch runs, norms folded into its convolutions; `compact` stores
-            all weights once, and leaves it to the runtime to fold them when it loads the file.
+        switchable: the file has all sub-networks, 4096 at most, and which one runs is an input; ONNX only. Of a model
+            with depths `skip`, bool `[stages]`; of one with widths `width`, int64, the place of the width counted from
+            0, the smallest first. `fast` stores what every branch runs, norms folded into its convolutions; `compact`
+            stores all weights once, and leaves it to the runtime to fold them when it loads the file.
         tolerance: how far outputs may differ, in units of the largest output where that exceeds 1; of an int8 file
             the share of the images in `calibrate_on` to which it may give another class. None = 1e-4, and 0.2.
         recalibrate_on: training images in batches, varied as in the training, from which the norm statistics of a

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from pliant.core.adaptive import AdaptiveModule, as_adaptive
+from pliant.core.adaptive import AdaptiveModule, as_adaptive, every_subnet
 from pliant.core.inputs import InputSpec, logits_of
 from pliant.core.macs import count_gmacs, count_params_m
 from pliant.core.stream import stream_of
@@ -71,7 +71,8 @@ def _refuse_unfit(model: nn.Module, mode: Mode, order: Order) -> None:
         )
     if mode not in get_args(Mode):
         raise ExportError(f"switchable: got {mode!r}, expected {' or '.join(get_args(Mode))}")
-    space = as_adaptive(model, "export").space
+    adapted = as_adaptive(model, "export")
+    space = adapted.space
     axes = list(space.largest.texts)
     if axes not in (["depth"], ["width"]):
         hint = "; a file with exits is made with policy=" if "exit" in axes else ""
@@ -81,6 +82,10 @@ def _refuse_unfit(model: nn.Module, mode: Mode, order: Order) -> None:
             f"switchable: this model has {len(space.widths)} widths, and a file has a branch for each, {MOST_WIDTHS} "
             "at most; adapt it with fewer choices"
         )
+    try:
+        every_subnet(adapted, "switchable", "export one with subnet= or --subnet, or adapt the model with fewer groups")
+    except ValueError as error:  # each is run and compared before the file is kept
+        raise ExportError(str(error)) from None
 
 
 def _rows(adapted: AdaptiveModule, inputs: InputSpec, table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

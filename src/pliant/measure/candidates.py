@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pliant.core.adaptive import AdaptiveModule, as_adaptive
+from pliant.core.adaptive import AdaptiveModule, as_adaptive, every_subnet
 from pliant.core.subnet import SubNet
 from pliant.core.surgery import own_parts_
 from pliant.create import identify
 from pliant.extract import extract, original
 from pliant.recalibrate import recalibrated, why_not
 
-__all__ = ["Candidate", "find_candidates", "model_name", "ship_"]
+__all__ = ["Candidate", "chosen_subnets", "find_candidates", "model_name", "ship_"]
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,13 @@ def find_candidates(
             sub-network that was not trained are taken anew; none = they stay.
 
     Raises:
-        ValueError: an unknown sub-network, or sub-networks asked of a plain network.
+        ValueError: an unknown sub-network, too many, or sub-networks asked of a plain network.
     """
     if not isinstance(model, AdaptiveModule) and subnets is None:
         return [Candidate(name, model, run=model, network=model)]
     model = as_adaptive(model, "measure")
-    wanted = set(model.subnets) if subnets is None else {model.space.parse(subnet) for subnet in subnets}
-    if not wanted:
-        raise ValueError(f"no sub-network to measure; allowed are {', '.join(map(str, model.subnets))}")
     candidates = []
-    for subnet in model.subnets:
-        if subnet not in wanted:
-            continue
+    for subnet in chosen_subnets(model, subnets):
         if recalibrate_on is not None and not why_not(model, subnet):
             network = recalibrated(model, subnet, recalibrate_on)
             candidates.append(Candidate(str(subnet), network, run=network, network=network))
@@ -71,6 +66,21 @@ def find_candidates(
             network, run = extract(model, subnet, share=True), partial(model, subnet=str(subnet))
             candidates.append(Candidate(str(subnet), model, run=run, network=network))
     return candidates
+
+
+def chosen_subnets(model: AdaptiveModule, subnets: Iterable[str | SubNet] | None) -> Sequence[SubNet]:
+    """Return the sub-networks that are named, each once, smallest first; none = all.
+
+    Raises:
+        ValueError: an unknown one, an empty list, or all of a model that has more than `MOST_LISTED`.
+    """
+    if subnets is None:
+        way_out = "name some: subnets=model.subnets.evenly_spaced(16), or --subnet smallest --subnet largest"
+        return every_subnet(model, "subnets", way_out)
+    wanted = {model.space.parse(subnet) for subnet in subnets}
+    if not wanted:
+        raise ValueError(f"subnets: got no sub-network to measure, expected some of {model.subnets}")
+    return sorted(wanted, key=model.space.place)
 
 
 def ship_(candidates: Iterable[Candidate]) -> None:

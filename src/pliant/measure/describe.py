@@ -21,6 +21,10 @@ from pliant.outline import stage_lines
 
 __all__ = ["describe", "structure_info", "structure_row"]
 
+# Of more sub-networks than a person reads, a few are described.
+MOST_DESCRIBED = 256
+FEW = 8
+
 
 def describe(
     model: nn.Module,
@@ -34,23 +38,30 @@ def describe(
     Args:
         model: adaptive, or plain (then there is one row, called by its name).
         image_size: height and width of the images in pixels; of a network for text, the number of tokens.
-        subnets: which sub-networks; none = all.
+        subnets: which sub-networks; none = all, or of more than 256 the smallest, the largest and 6 between them, in
+            equal steps of the order of `model.subnets`.
         name: what the model is called; none = the name that makes it, such as `torchvision:resnet50`.
 
     Returns:
         A table with one row a sub-network, ordered as `model.subnets`: smallest first, the super-net
         last. `params_m` and `gmacs` are of the extracted network; of an MSDNet there are `cumulative_params_m` and
-        `cumulative_gmacs` too, its papers' counting, which has all earlier exits in it. `info["total_params_m"]` is of
-        the whole model, and `info["stages"]` says in a line a stage where its blocks are, and which can be skipped.
+        `cumulative_gmacs` too, its papers' counting, which has all earlier exits in it. `info["num_subnets"]` is the
+        number of all sub-networks, of an adaptive model; `info["total_params_m"]` is of the whole model, and
+        `info["stages"]` says in a line a stage where its blocks are, and which can be skipped.
 
     Raises:
         ValueError: an unknown sub-network, or an image size that is not a positive whole number.
     """
     name = name or model_name(model)
+    counted = {}
+    if isinstance(model, AdaptiveModule):
+        counted = {"num_subnets": model.space.num_subnets}
+        if subnets is None and model.space.num_subnets > MOST_DESCRIBED:
+            subnets = model.subnets.evenly_spaced(FEW)
     with evaluating(model):
         rows = [structure_row(candidate, image_size) for candidate in find_candidates(model, subnets, name)]
     _add_cumulative(rows, model, image_size)
-    return Table(rows, structure_info(model, name, image_size) | describe_environment())
+    return Table(rows, structure_info(model, name, image_size) | counted | describe_environment())
 
 
 def _add_cumulative(rows: list[dict[str, Any]], model: nn.Module, image_size: int) -> None:

@@ -68,7 +68,8 @@ def measure(
     Args:
         model: adaptive, or plain (then there is one row, called by its name).
         data: where accuracy is measured; none = accuracy is left out.
-        subnets: which sub-networks; none = all.
+        subnets: which sub-networks; none = all, of a model that has 4096 at most. Of more, name some, such as
+            `model.subnets.evenly_spaced(16)`.
         name: what the model is called; none = the name that makes it, such as `torchvision:resnet50`.
         split: of the data; data without a test split is measured on `val`, and the table says so.
         image_size: height and width in pixels, or number of tokens; needed where there is no data, else that of
@@ -100,8 +101,8 @@ def measure(
         A table with one row a sub-network, smallest first; see `Table` for its keys.
 
     Raises:
-        ValueError: an option or sub-network that is not allowed, a wrapped model, a device that is not here, or
-            data with another number of classes than the network has outputs.
+        ValueError: an option or sub-network that is not allowed, more sub-networks than 4096, a wrapped model, a
+            device that is not here, or data with another number of classes than the network has outputs.
     """
     refuse_wrapped(model, "measure")
     if through not in ("extracted", "switched"):

@@ -88,7 +88,7 @@ def _what(card: Mapping[str, Any], network: nn.Module) -> str:
         chosen = [_CHOICES[axis] for axis in card["adapt"]]
         verb = "is" if len(chosen) == 1 else "are"
         text = (
-            f"{len(network.space)} sub-networks in one set of weights, made from {name} with pliant. "
+            f"{network.space.num_subnets} sub-networks in one set of weights, made from {name} with pliant. "
             f"Its {' and '.join(chosen)} {verb} chosen at run time, by name or for a budget"
             + (", or input by input by its gate." if network.routes else ".")
         )

@@ -12,6 +12,7 @@ from pliant.core.adaptive import AdaptiveModule
 from pliant.core.plan import Plan, Term
 from pliant.core.subnet import SubNetSpace
 from pliant.plans import plan_for
+from pliant.train.draws import Draws
 from pliant.train.losses import feature_divergence, label_loss, logit_divergence
 from pliant.train.passes import Outputs, Passes
 
@@ -69,9 +70,7 @@ class Objective(nn.Module):
             raise ValueError(f"plan {plan.name!r} needs sub-networks, but this {type(model).__name__} is not adapted")
         self.plan = plan
         self._space = adapted.space if adapted is not None else None
-        named = set(plan.passes())
-        # Written down once: a space may be large, and every step draws.
-        self._open = [name for name in map(str, self._space or ()) if name not in named] if plan.random else []
+        self._draws = _draws(plan, self._space) if plan.random and self._space is not None else None
         self._teacher = _Teacher(teacher, plan, adapted.space) if teacher is not None and adapted is not None else None
         self._fixed = None if plan.random else self._step(plan)
         self.label_smoothing = label_smoothing
@@ -191,11 +190,9 @@ class Objective(nn.Module):
     def _draw(self) -> dict[str, str]:
         """Choose the sub-networks that the plan leaves open, from those it does not name, the same in all processes."""
         random = self.plan.random
-        chosen = torch.randperm(len(self._open))[: len(random)]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            chosen = chosen.to(next(self.model.parameters()).device)
-            torch.distributed.broadcast(chosen, src=0)
-        return dict(zip(random, (self._open[index] for index in chosen.tolist()), strict=True))
+        assert self._draws is not None
+        chosen = self._draws.draw(len(random), next(self.model.parameters()).device)
+        return dict(zip(random, map(str, chosen), strict=True))
 
     def _value(self, name: str, term: Term, outputs: Outputs, teachers: dict[str, Outputs], y: Tensor) -> Tensor:
         if term.teacher is None:
@@ -242,7 +239,7 @@ class _Teacher:
                     f"Objective: the teacher is a {type(network).__name__} without sub-networks, which can teach what "
                     f"{largest} answers, but not {beyond[0]!r} of plan {plan.name!r}"
                 )
-        elif adapted.space.names.keys() != space.names.keys():
+        elif not adapted.space.has_same_subnets(space):
             theirs, ours = (f"{one.smallest} to {one.largest}" for one in (adapted.space, space))
             raise ValueError(f"Objective: the teacher has other sub-networks than the model: {theirs}, expected {ours}")
         self._network = network.eval()
@@ -263,6 +260,10 @@ class _Teacher:
                 features = any(term.on == "features" for term in concerned)
                 found |= passes.run(self._network, x, wanted, counted, features=features)
         return found
+
+
+def _draws(plan: Plan, space: SubNetSpace) -> Draws:
+    return Draws(space, [space.parse(name) for name in plan.passes() if name not in plan.random])
 
 
 def _teachers(terms: Sequence[Term]) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -62,8 +63,12 @@ class Number:
     values: Mapping[float, Any]
 
 
-class _Views(dict[tuple[str, Widths], tuple[Tensor, int, Tensor]]):
-    """Parts of tensors that were made before, each with its whole and where that lay. Copies of a module begin anew."""
+class _Views(dict[tuple[str, Any], tuple[Tensor, int, Tensor]]):
+    """Parts of tensors that were made before, each with its whole and where that lay. Copies of a module begin anew.
+
+    The key is the name of the tensor with the widths of the stages that cut it, and not of all stages: so there are no
+    more views of a tensor than its own stages have choices, however many sub-networks ran.
+    """
 
     def __deepcopy__(self, memo: object) -> _Views:
         return _Views()
@@ -83,6 +88,7 @@ class Sliced(nn.Module):
     _pliant_switch: Switch
     _pliant_parts: dict[str, tuple[Part, ...]]
     _pliant_numbers: dict[str, Number]
+    _pliant_cut_by: dict[str, Callable[[Widths], Any]]
     _pliant_own_stage: int
     _pliant_own_names: dict[float, str]
     _pliant_views: _Views
@@ -100,6 +106,7 @@ class Sliced(nn.Module):
             numbers: its attributes that shrink with them.
         """
         state = {"parts": {name: tuple(found) for name, found in parts.items()}, "numbers": dict(numbers)}
+        state["cut_by"] = {name: _widths_that_cut(found) for name, found in parts.items()}
         own = {"own_stage": 0, "own_names": {}, "views": _Views()}
         mix_in(module, _mixin(tuple(parts), tuple(numbers)), "Sliced", switch=switch, **state, **own)
 
@@ -117,6 +124,8 @@ class Sliced(nn.Module):
                     tensors.register_buffer(name, part)
             own[repr(width).replace(".", "_")] = tensors  # names of modules have no dots
         self._pliant_own_names = dict(zip(widths, own, strict=True))
+        # Whether these run depends on all stages: the whole network has those of the module itself.
+        self._pliant_cut_by |= dict.fromkeys(names, tuple)
         self.add_module("widths", own)
 
     def bake(self, widths: Widths) -> None:
@@ -197,16 +206,23 @@ def _tensor_getter(name: str) -> Callable[[Any], Any]:
             return module._running_tensor(name, widths)
         # Making a view takes longer than small layers can spare; one that was made is good as long as its whole is.
         whole = module._whole(name)
-        known = module._pliant_views.get((name, widths))
+        key = name, module._pliant_cut_by[name](widths)
+        known = module._pliant_views.get(key)
         if known is not None and known[0] is whole and known[1] == whole.data_ptr():
             return known[2]
         running = module._running_tensor(name, widths)
         # Nothing else is kept: a copy, or a tensor of a width's own, would not see the whole change.
         if type(running) is Tensor and running._base is whole:
-            module._pliant_views[name, widths] = whole, whole.data_ptr(), running
+            module._pliant_views[key] = whole, whole.data_ptr(), running
         return running
 
     return get
+
+
+def _widths_that_cut(parts: Sequence[Part]) -> Callable[[Widths], Any]:
+    """Return what picks, from the widths of all stages, those on which the parts of one tensor depend."""
+    # What no part cuts is there as a whole, or by itself for every width: no view is made of it.
+    return itemgetter(*dict.fromkeys(part.stage for part in parts)) if parts else itemgetter(0)
 
 
 def _number_getter(name: str) -> Callable[[Any], Any]:

@@ -25,7 +25,7 @@ __all__ = ["adapt_", "added_names", "bake_", "refuse_unfit", "subnet_space"]
 # Of a head: a width is written with few digits.
 TOLERANCE = 0.05
 USUAL_CHOICES = (0.25, 0.5, 0.75, 1.0)
-# All are known by name, so that switching costs nothing.
+# Unlike depths, the widths of a space are listed.
 MOST_WIDTHS = 1_000
 STATISTICS = ("running_mean", "running_var")
 COUNTER = "num_batches_tracked"
