@@ -92,26 +92,39 @@ def outcomes(environment: dict[str, str]) -> Iterator[tuple[dict[str, Any], str 
     """Yield each case with its error, or with what became of the process."""
     process = None
     for case in cases():
-        process = process or subprocess.Popen(
-            [sys.executable, "-W", "ignore", __file__, "--answer"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env=os.environ | environment,
-        )  # fmt: skip
-        assert process.stdin and process.stdout
-        process.stdin.write(json.dumps(case) + "\n")
-        process.stdin.flush()
-        answered = select.select([process.stdout], [], [], PATIENCE_S)[0]
-        answer = process.stdout.readline() if answered else ""
-        if answer:
-            yield case, float(answer)
-            continue
-        if not answered:
-            process.kill()
-        code = process.wait()
-        process = None
-        yield case, signal.Signals(-code).name if answered else "hangs"
+        for _ in range(2):  # a busy machine may take long for once
+            process = process or started(environment)
+            outcome = outcome_of(case, process)
+            if isinstance(outcome, str):
+                process = None
+            if outcome != "hangs":
+                break
+        yield case, outcome
     if process:
         process.communicate()
+
+
+def started(environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", __file__, "--answer"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env=os.environ | environment,
+    )  # fmt: skip
+
+
+def outcome_of(case: dict[str, Any], process: subprocess.Popen[str]) -> str | float:
+    """The error of a case, the signal by which the process died, or `hangs`, after which it is ended."""
+    assert process.stdin and process.stdout
+    process.stdin.write(json.dumps(case) + "\n")
+    process.stdin.flush()
+    answered = select.select([process.stdout], [], [], PATIENCE_S)[0]
+    answer = process.stdout.readline() if answered else ""
+    if answer:
+        return float(answer)
+    if not answered:
+        process.kill()
+    code = process.wait()
+    return signal.Signals(-code).name if answered else "hangs"
 
 
 def main() -> None:
