@@ -317,20 +317,23 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    def __init__(self, slope, num_classes):
+    def __init__(self, slope, num_classes, reads_weights):
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, padding=1)
         self.blocks = nn.Sequential(*[Block(slope) for _ in range(4)])
         self.head = nn.Linear(8, num_classes)
-        # A value that is computed from weights, and draws from everybody's random numbers.
-        self.start = float(self.stem.weight.detach().abs().max()) * 0 + random.random() * 0 + numpy.random.rand() * 0
+        # Values that are computed from weights, where nobody looks for tensors, and everybody's random numbers.
+        self.ones = [self.stem.weight.detach() * 0 + 1]
+        self.start = random.random() * 0 + numpy.random.rand() * 0
+        if reads_weights:
+            self.start += float(self.stem.weight.detach().abs().max()) * 0
 
     def forward(self, x):
-        return self.head(self.blocks(self.stem(x)).mean((2, 3))) + self.start
+        return self.head(self.blocks(self.stem(x)).mean((2, 3))) * self.ones[0].mean() + self.start
 
 
-def make_net(slope=0.01, num_classes=5):
-    return Net(slope, num_classes)
+def make_net(slope=0.01, num_classes=5, reads_weights=False):
+    return Net(slope, num_classes, reads_weights)
 """
 
 
@@ -341,8 +344,9 @@ def own(tmp_path, monkeypatch) -> str:
     return "my_leaky_net.py:make_net"
 
 
-def test_the_options_of_a_function_of_ones_own_count(own, tmp_path):
-    source = ModelSource(name=own, num_classes=3, options={"slope": 0.3})
+@pytest.mark.parametrize("reads_weights", [False, True])
+def test_the_options_of_a_function_of_ones_own_count(own, tmp_path, reads_weights):
+    source = ModelSource(name=own, num_classes=3, options={"slope": 0.3, "reads_weights": reads_weights})
     torch.manual_seed(0)
     model = source.create()
     x = example_input(model, 16)

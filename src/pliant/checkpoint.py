@@ -10,7 +10,8 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -210,20 +211,20 @@ def _verified(model: nn.Module, card: Mapping[str, Any], *, found: bool, example
     """
     if card["model"] is None:
         return False  # it is made by whoever loads it
-    # The largest is what a plain call runs, also of a model whose forward was replaced.
-    subnets = [None, model.space.smallest] if isinstance(model, AdaptiveModule) else [None]
     source = ModelSource.from_dict(card["model"])
     try:
-        with seeded(0), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        lent = _lent(model, card, source)
+        if lent is not None and _compared(model, lent, card, example) is None:
+            return True
+        # Also where a network that was made without memory differs: only one that was made as usual is a proof of that.
+        del lent
+        try:
             again = _made_again(model, card, source)
-    except Exception as error:  # of the library, or of a person's own code
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        what = "could not be loaded"
-        raise _refusal(source, found, f"fails with {kind}{first_line(error)}", what) from error
-    try:
-        size = card["info"].get("image_size") or usual_image_size(model)
-        reason = difference(model, again, subnets, size=size, example=example)
+        except Exception as error:  # of the library, or of a person's own code
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            reason = f"fails with {kind}{first_line(error)}"
+            raise _refusal(source, found, reason, "could not be loaded") from error
+        reason = _compared(model, again, card, example)
     except Unproven as error:
         warnings.warn(
             f"save: not verified that {_called(source)} makes this network again: {error}; "
@@ -236,23 +237,52 @@ def _verified(model: nn.Module, card: Mapping[str, Any], *, found: bool, example
     return True
 
 
-def _made_again(model: nn.Module, card: Mapping[str, Any], source: ModelSource) -> nn.Module:
-    """Do as `load`, with the weights of `model`: in the same memory, where the network can be made without any."""
-    tied, state = tied_names(model), model.state_dict()
-    tensors = {name: tensor for name, tensor in state.items() if name not in tied}
-    given = source if is_own(source.name) else None  # whoever saves it has named this code
+def _compared(model: nn.Module, again: nn.Module, card: Mapping[str, Any], example: Any) -> str | None:
+    # The largest sub-network is what a plain call runs, also of a model whose forward was replaced.
+    subnets = [None, model.space.smallest] if isinstance(model, AdaptiveModule) else [None]
+    size = card["info"].get("image_size") or usual_image_size(model)
+    return difference(model, again, subnets, size=size, example=example)
+
+
+def _lent(model: nn.Module, card: Mapping[str, Any], source: ModelSource) -> nn.Module | None:
+    """Do as `load`, without memory for weights, and with those of `model`; none where that does not go."""
+    tensors = _tensors_of(model)
     try:
-        with weightless():
-            again = _build("the file", card, given)
+        with _without_a_word(), weightless():
+            again = _build("the file", card, _named(source))
         _fit(again, tensors, card, "the network", source.name)
-        if lend_(again, tensors | _tied(again, tensors), model):
-            return again.eval()
+        return again.eval() if lend_(again, tensors | _tied(again, tensors), model) else None
     except Exception:  # whatever it is: some networks compute with their weights while they are made
-        pass
-    again = _build("the file", card, given)
+        return None
+
+
+def _made_again(model: nn.Module, card: Mapping[str, Any], source: ModelSource) -> nn.Module:
+    """Do as `load`, with copies of the weights of `model`."""
+    tensors = _tensors_of(model)
+    with _without_a_word():
+        again = _build("the file", card, _named(source))
     _fit(again, tensors, card, "the network", source.name)
     again.load_state_dict(tensors | _tied(again, tensors))
-    return again.to(next(iter(tensors.values())).device).eval() if tensors else again.eval()
+    return again.to(next((tensor.device for tensor in tensors.values()), "cpu")).eval()
+
+
+def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors that are saved, without copies."""
+    tied = tied_names(model)
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+
+
+def _named(source: ModelSource) -> ModelSource | None:
+    """Code of a person's own is run only if that person names it, as whoever saves it does."""
+    return source if is_own(source.name) else None
+
+
+@contextmanager
+def _without_a_word() -> Iterator[None]:
+    """Make a network without warnings, which were given when it was made first, and draw no random numbers."""
+    with seeded(0), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _refusal(
