@@ -22,6 +22,7 @@ __all__ = [
     "mix_in",
     "names_of",
     "own_parts_",
+    "refuse_replaced_forwards",
     "refuse_unfit",
     "remove_child",
     "replace",
@@ -260,6 +261,7 @@ def refuse_unfit(root: nn.Module, changed: Mapping[str, Collection[str]], reserv
         raise ValueError(f"this {type(root).__name__} is sharded by fully_shard; adapt it first, then shard it")
     for path, names in {"": (), **changed}.items():
         module = root.get_submodule(path)
+        _refuse_replaced_forward(module, path, "adapt_", "would run in place of pliant's, and nothing would be skipped")
         taken = next((name for name in sorted(names) if _has(module, name)), None)
         if taken is not None:
             where = f"module {path!r}" if path else "the model"
@@ -272,6 +274,27 @@ def refuse_unfit(root: nn.Module, changed: Mapping[str, Collection[str]], reserv
                 "adapt first, then parametrize"
             )
     _refuse_shared(root, changed)
+
+
+def refuse_replaced_forwards(root: nn.Module, caller: str) -> None:
+    """Refuse to make modules plain whose `forward` was replaced after `adapt_`: the new one calls what is taken away.
+
+    Raises:
+        ValueError: names the first one.
+    """
+    for path, module in root.named_modules():
+        if "_pliant_mixed" in vars(type(module)):
+            _refuse_replaced_forward(module, path, caller, "calls what is adapted, and would not in a plain network")
+
+
+def _refuse_replaced_forward(module: nn.Module, path: str, caller: str, why: str) -> None:
+    if "forward" in vars(module):
+        where = f"module {path!r}" if path else "the model"
+        raise ValueError(
+            f"{caller}: the forward of {where}, a {type(module).__name__}, was replaced on the instance, as hooks of "
+            f"accelerate do; it {why}; remove the hook first (accelerate.hooks.remove_hook_from_module) and add it "
+            "again afterwards"
+        )
 
 
 def _has(module: nn.Module, name: str) -> bool:

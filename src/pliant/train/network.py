@@ -48,8 +48,11 @@ def build_network(source: ModelSource, recipe: Recipe, place: Place, *, image_si
     if recipe.sync_batchnorm and place.world_size > 1:
         if place.device.type != "cuda":
             raise ValueError(f"Recipe.sync_batchnorm: works on CUDA devices only, not on {place.device.type}")
-        # Before the norms become skip-aware, which torch's conversion would undo.
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        # Before the norms become skip-aware, which the conversion would undo. By timm's, which converts the norms of
+        # torch too: torch's takes away the activation that some of timm's norms have.
+        from timm.layers.norm_act import convert_sync_batchnorm
+
+        model = convert_sync_batchnorm(model)
     if recipe.adapt is not None:
         model = adapt_(model, *recipe.adapt.configs, example=example_input(model, image_size))
     if recipe.model.start_from is not None and fresh:
