@@ -435,6 +435,22 @@ def test_a_refused_network_leaves_what_was_there(tmp_path):
 # Half precision.
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_rounding_hides_no_setting(dtype, tmp_path):
+    model = pliant.adapt_(llama_of_other_positions().to(dtype), pliant.Depth())
+    with pytest.raises(DifferentNetworkError):
+        pliant.save(model, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_another_implementation_of_attention_is_no_other_network(dtype, tmp_path):
+    pytest.importorskip("transformers")
+    model = pliant.create_model("transformers:llama", **TEXT).to(dtype)
+    model.set_attn_implementation("eager")
+    pliant.save(pliant.adapt_(model, pliant.Depth()), tmp_path)
+    assert read_info(tmp_path)["verified"] is True
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize(
     ("name", "options", "size"),

@@ -29,11 +29,12 @@ from pliant.readers.tracing import arguments_of, tensors_in
 
 __all__ = ["Unproven", "difference"]
 
-# How far apart results may be that differ in rounding alone, relative to the largest of them.
-TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+# How far apart results may be that differ in rounding alone, relative to the largest of them. Two implementations of
+# attention differ by 1e-6, 3e-3 and 2e-2 in float32, float16 and bfloat16, at the end of 12 layers and inside of them.
+TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 TOLERANCE_ON_CUDA = 2e-3  # of float32, whose products may be TF32
 # Of what lies inside of a network rounding makes a larger part than of its output.
-INSIDE = 10
+INSIDE = 2
 # Smaller values inside of a network count as rounding of larger ones.
 LEAST_SCALE = 1e-5
 # So many values of every output of a module are compared.
