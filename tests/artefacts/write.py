@@ -68,7 +68,7 @@ FILES = {
     "depths-fast.onnx": ("depth", ["--switchable"]),
     "depths-compact.onnx": ("depth", ["--switchable", "--mode", "compact"]),
     "widths.onnx": ("width", ["--switchable"]),
-    "policy.onnx": ("exits", ["--policy", "exits/policies.json"]),
+    "policy.onnx": ("exits", ["--policy", "exits/policies.json", "--budget", "0.000657"]),
     "gate.onnx": ("gate", ["--policy", "gate"]),
 }
 INPUTS = 4
