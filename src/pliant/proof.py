@@ -110,10 +110,7 @@ def _first_pass(model: nn.Module, subnet: SubNet | None, size: int | None, examp
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            kind = type(error).__name__
-            raise ValueError(
-                f"example: this {type(model).__name__} fails on it ({kind}: {first_line(error)})"
-            ) from None
+            raise ValueError(f"example: this {type(model).__name__} fails on it ({_told(error)})") from None
         return given, _meaningful(expected)
     failure: Exception | None = None
     for candidate, dtype in itertools.product(_candidates(model, size), _dtypes(model)):
