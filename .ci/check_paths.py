@@ -11,7 +11,7 @@ PLACES = re.compile(
     r"|--(?:extra-)?index-url|--find-links|\bsecret[-_]?key\s*="
 )
 MOST_BYTES = 1_000_000
-BINARY = {".png", ".jpg", ".ico", ".safetensors", ".onnx", ".pt2"}
+BINARY = {".ckpt", ".png", ".jpg", ".ico", ".safetensors", ".onnx", ".pt2"}
 
 
 def main() -> int:

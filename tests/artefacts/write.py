@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import onnxruntime
 import torch
 import yaml
 from safetensors.torch import save_file
@@ -71,6 +72,7 @@ FILES = {
     "policy.onnx": ("exits", ["--policy", "exits/policies.json", "--budget", "0.000657"]),
     "gate.onnx": ("gate", ["--policy", "gate"]),
 }
+CHOOSE_THEMSELVES = ("policy", "gate")
 INPUTS = 4
 
 
@@ -125,14 +127,15 @@ def answers(folder: Path, name: str, images: Tensor) -> dict[str, Tensor]:
 
 
 def answers_of(path: Path, images: Tensor) -> dict[str, Tensor]:
-    """What every sub-network of an exported file answers."""
-    file, array = load_file(path), images.numpy()
-    one_by_one = path.stem in ("policy", "gate")
-    batches = numpy.split(array, INPUTS) if one_by_one else [array]
-    return {
-        subnet: torch.from_numpy(numpy.concatenate([file(batch, subnet) for batch in batches]))
-        for subnet in file.subnets
-    }
+    """What every sub-network of an exported file answers; one that chooses by itself takes one image at a time."""
+    array = images.numpy()
+    if path.stem in CHOOSE_THEMSELVES:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (name,) = (taken.name for taken in session.get_inputs())
+        given = [session.run(None, {name: image})[0] for image in numpy.split(array, INPUTS)]
+        return {"all": torch.from_numpy(numpy.concatenate(given))}
+    file = load_file(path)
+    return {subnet: torch.from_numpy(file(array, subnet)) for subnet in file.subnets}
 
 
 def commit() -> str:
