@@ -122,7 +122,8 @@ def adapt_as_(
         StageEnd.make_(model.get_submodule(end), switch, stage.channel_dim)
     if wanted.exits:
         exits.adapt_(model, anatomy, wanted.exits, switch)
-    AdaptiveModule.make_(model, Adaptation(anatomy, configs, switch, example))
+    follow = tuple(path for path, names in changed.items() if path and names)
+    AdaptiveModule.make_(model, Adaptation(anatomy, configs, switch, example, follow))
     return model
 
 

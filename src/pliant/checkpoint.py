@@ -24,12 +24,13 @@ import pliant
 from pliant import readers
 from pliant.adapt import adapt_as_
 from pliant.axes import AXES
-from pliant.core.adaptive import AdaptiveModule
+from pliant.core.adaptive import AdaptiveModule, refuse_replaced
 from pliant.core.anatomy import Anatomy
 from pliant.core.config import Config
 from pliant.core.errors import first_line
 from pliant.core.files import write_atomically
 from pliant.core.modes import seeded
+from pliant.core.surgery import refuse_replaced_forwards
 from pliant.core.weightless import weightless
 from pliant.core.weights import (
     CheckpointError,
@@ -106,6 +107,9 @@ def save(
         CheckpointError: it could not be written. In all cases what was there before is whole.
     """
     refuse_wrapped(model, "save")
+    if isinstance(model, AdaptiveModule):
+        refuse_replaced(model, "save")
+        refuse_replaced_forwards(model, "save")
     directory = Path(directory)
     card = _card(model, only, adapted_with, anatomy, source, info)
     card["verified"] = verify and _verified(model, card, found=source is None, example=example)

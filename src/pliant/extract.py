@@ -8,7 +8,7 @@ from torch import nn
 
 from pliant import readers
 from pliant.axes import Axes
-from pliant.core.adaptive import AdaptiveModule, StageEnd, as_adaptive
+from pliant.core.adaptive import AdaptiveModule, StageEnd, as_adaptive, refuse_replaced
 from pliant.core.anatomy import Anatomy
 from pliant.core.subnet import SubNet
 from pliant.core.surgery import own_parts_, refuse_replaced_forwards, shared_copy
@@ -52,7 +52,8 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
 
 def original(model: AdaptiveModule) -> nn.Module:
     """Return the network that was adapted, over the same tensors: the super-net with the exits that it brought."""
-    refuse_replaced_forwards(model, "save")
+    refuse_replaced(model, "extract")
+    refuse_replaced_forwards(model, "extract")
     plain = shared_copy(model)
     anatomy, wanted = plain.anatomy, Axes.of(plain.configs)
     AdaptiveModule.unmake_(plain)

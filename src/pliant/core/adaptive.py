@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -15,11 +15,19 @@ from pliant.core.inputs import logits_of
 from pliant.core.leaving import Decide, Left
 from pliant.core.sequence import MOST_LISTED, SubNets
 from pliant.core.subnet import SubNet, SubNetSpace
-from pliant.core.surgery import demote, mix_in
+from pliant.core.surgery import demote, is_mixed, mix_in
 from pliant.core.switch import Switch
 from pliant.core.wrapped import refuse_wrapped
 
-__all__ = ["Adaptation", "AdaptiveModule", "StageEnd", "as_adaptive", "every_subnet"]
+__all__ = [
+    "Adaptation",
+    "AdaptiveModule",
+    "StageEnd",
+    "as_adaptive",
+    "every_subnet",
+    "num_classes_of",
+    "refuse_replaced",
+]
 
 
 @dataclass(frozen=True)
@@ -31,12 +39,14 @@ class Adaptation:
         configs: what it was adapted with.
         switch: knows the running sub-network.
         example: what `spec_of_example` says of the example that it was adapted with; none = there was no example.
+        changed: paths of the modules that follow the switch.
     """
 
     anatomy: Anatomy
     configs: tuple[Config, ...]
     switch: Switch
     example: Any = None
+    changed: tuple[str, ...] = ()
 
 
 class AdaptiveModule(nn.Module):
@@ -90,6 +100,15 @@ class AdaptiveModule(nn.Module):
         switch = self._pliant_adaptation.switch
         if switch.root is None:  # it was unpickled
             switch.root = weakref.ref(self)
+
+    def train(self, mode: bool = True) -> Self:
+        """Do as `torch.nn.Module.train`.
+
+        Raises:
+            ValueError: a part was replaced after `pliant.adapt_`, and would run as in the super-net.
+        """
+        refuse_replaced(self, "train" if mode else "eval")
+        return super().train(mode)
 
     def _replicate_for_data_parallel(self) -> nn.Module:
         raise ValueError(
@@ -225,7 +244,37 @@ def as_adaptive(model: nn.Module, caller: str) -> AdaptiveModule:
         raise ValueError(
             f"{caller}: this {type(model).__name__} has no sub-networks; adapt it first with pliant.adapt_"
         )
+    refuse_replaced(model, caller)
     return model
+
+
+def refuse_replaced(model: AdaptiveModule, caller: str) -> None:
+    """Refuse a model of which a part was replaced after `adapt_` by one that does not follow the sub-network.
+
+    A wrapper around the part, which still has it inside, is let pass.
+
+    Raises:
+        ValueError: names the first one.
+    """
+    for path in model._pliant_adaptation.changed:
+        try:
+            part = model.get_submodule(path)
+        except AttributeError:  # the part lies deeper now, within a wrapper
+            continue
+        if not any(is_mixed(module) for module in part.modules()):
+            raise ValueError(
+                f"{caller}: module {path!r} was replaced after pliant.adapt_ by a {type(part).__name__}, which follows "
+                "no sub-network; convert or replace modules first, then adapt the model"
+            )
+
+
+def num_classes_of(model: AdaptiveModule) -> int | None:
+    """Return how many classes the classifier of a model has now; it may have been replaced after `adapt_`.
+
+    None where it is no linear layer, so that only its output tells.
+    """
+    head = model.get_submodule(model.anatomy.head) if model.anatomy.num_classes else None
+    return head.out_features if isinstance(head, nn.Linear) else None
 
 
 def every_subnet(model: AdaptiveModule, caller: str, way_out: str) -> SubNets:

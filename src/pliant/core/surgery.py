@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 __all__ = [
     "demote",
     "identity_for",
+    "is_mixed",
     "merged",
     "mix_in",
     "names_of",
@@ -99,13 +100,15 @@ def _mixed(mixin: type[nn.Module], base: type[nn.Module], prefix: str) -> type:
 def _reduce(module: nn.Module, protocol: int) -> tuple[Any, ...]:
     """Say to `pickle` and `copy` how a module of a mixed class is made again: no file has such a class by name."""
     layers: list[tuple[Any, str]] = []
-    plain: Any = type(module)
+    mixed = plain = next(kind for kind in type(module).__mro__ if "_pliant_mixed" in vars(kind))
     while "_pliant_mixed" in vars(plain):
         mixin, prefix = vars(plain)["_pliant_mixed"]
         layers.append((vars(mixin).get("_pliant_made_by", mixin), prefix))
         plain = plain.__bases__[1]
     # Older protocols make an instance in another way.
-    function, arguments, *state = plain.__reduce_ex__(module, max(protocol, 2))
+    function, arguments, *state = plain.__reduce_ex__(module, max(protocol, 2))  # type: ignore[call-arg, misc]
+    if mixed is not type(module):  # another library has put a class in front, of which nothing is known
+        return function, arguments, *state
     if function is not copyreg.__newobj__:  # type: ignore[attr-defined]
         raise ValueError(
             f"a {plain.__name__} is copied and pickled in a way of its own, which loses that it is adapted; use "
@@ -179,6 +182,11 @@ def demote(module: nn.Module, mixin: type[nn.Module]) -> None:
     module.__class__ = plain
     for name in mixin.__annotations__:
         vars(module).pop(name, None)
+
+
+def is_mixed(module: nn.Module) -> bool:
+    """Whether something was mixed into a module, maybe behind a class that another library has put in front."""
+    return any("_pliant_mixed" in vars(kind) for kind in type(module).__mro__)
 
 
 def _is_mixed(kind: type, mixin: type[nn.Module]) -> bool:
@@ -283,7 +291,7 @@ def refuse_replaced_forwards(root: nn.Module, caller: str) -> None:
         ValueError: names the first one.
     """
     for path, module in root.named_modules():
-        if "_pliant_mixed" in vars(type(module)):
+        if is_mixed(module):
             _refuse_replaced_forward(module, path, caller, "calls what is adapted, and would not in a plain network")
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from pliant.core.adaptive import AdaptiveModule, as_adaptive
+from pliant.core.adaptive import AdaptiveModule, as_adaptive, num_classes_of
 from pliant.core.fingerprint import fingerprint
 from pliant.core.inputs import logits_of
 from pliant.core.subnet import SubNet
@@ -74,7 +74,7 @@ def _refuse_unfit(model: nn.Module, policy: ConfidencePolicy, order: Order) -> N
         )
     adapted = as_adaptive(model, "export")
     passes_of(adapted, policy.subnets)
-    policy.check(num_classes=adapted.anatomy.num_classes or None, fingerprint=fingerprint(model))
+    policy.check(num_classes=num_classes_of(adapted), fingerprint=fingerprint(model))
 
 
 def _stops(policy: ConfidencePolicy) -> list[Stop]:

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pliant.core.adaptive import AdaptiveModule, as_adaptive
+from pliant.core.adaptive import AdaptiveModule, as_adaptive, num_classes_of
 from pliant.core.inputs import logits_of
 from pliant.core.modes import evaluating
 from pliant.core.subnet import SubNet
@@ -47,7 +47,7 @@ def predict(model: nn.Module, x: Tensor, policy: ConfidencePolicy | Literal["gat
         return _predict_by_gate(model, x, policy)
     passes = passes_of(model, policy.subnets)
     assert isinstance(model, AdaptiveModule)
-    policy.check(num_classes=model.anatomy.num_classes or None)
+    policy.check(num_classes=num_classes_of(model))
     answers: Tensor | None = None
     places = torch.zeros(len(x), dtype=torch.long, device=x.device)
     inside, first = torch.arange(len(x), device=x.device), 0

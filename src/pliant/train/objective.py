@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pliant.core.adaptive import AdaptiveModule
+from pliant.core.adaptive import AdaptiveModule, refuse_replaced
 from pliant.core.plan import Plan, Term
 from pliant.core.subnet import SubNetSpace
 from pliant.plans import plan_for
@@ -279,6 +279,7 @@ def _adapted(model: nn.Module) -> AdaptiveModule | None:
     while isinstance(compiled_from := getattr(model, "_orig_mod", None), nn.Module):  # of torch.compile
         model = compiled_from
     if isinstance(model, AdaptiveModule):
+        refuse_replaced(model, "Objective")
         return model
     if any(isinstance(part, AdaptiveModule) for part in model.modules()):
         kind = type(model).__name__
