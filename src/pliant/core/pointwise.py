@@ -12,8 +12,7 @@ one makes no difference. Seen in PyTorch 2.14.1 (oneDNN 3.12.0), float32 and bfl
 
 Reported as https://github.com/uxlfoundation/oneDNN/issues/6035. Without a stride that code is not reached: the
 positions are taken first, by an average over windows of one, and a 1x1 convolution of stride 1 follows. This is the
-same function up to rounding, and as fast, since oneDNN would have made the same copy. Passes without gradients are left
-as they are.
+same function up to rounding; oneDNN would have made the same copy. Passes without gradients are left as they are.
 """
 
 from __future__ import annotations
