@@ -207,7 +207,10 @@ def save_network(model: nn.Module, source: ModelSource, recipe: Recipe, data: Im
     """Save a trained network in its run folder; one that cannot be verified any more is kept too, with a warning."""
     how = _how_to_save(model, source, recipe, data)
     try:
-        save(model, out, **how)
+        with warnings.catch_warnings():
+            # It was verified before the training, after which its output may not be finite.
+            warnings.filterwarnings("ignore", message="save: not verified")
+            save(model, out, **how)
     except DifferentNetworkError as error:
         warnings.warn(f"{out}: the trained network is kept, unverified; {error}", stacklevel=2)
         save(model, out, verify=False, **how)
