@@ -15,7 +15,7 @@ from pliant.checkpoint import DifferentNetworkError, read_info
 from pliant.create import ModelSource
 from pliant.data import ImageData
 from pliant.train.engine import train
-from pliant.train.network import build_network, verify_network
+from pliant.train.network import build_network, save_network, verify_network
 from pliant.train.processes import choose_place
 from pliant.train.recipe import Recipe
 
@@ -118,3 +118,16 @@ def test_a_trained_network_is_kept_even_if_it_would_be_refused(
     assert read_info(result.out)["verified"] is False
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(pliant.load(result.out)(x), result.model(x))
+
+
+def test_a_trained_network_whose_output_is_not_finite_is_kept_without_a_warning(
+    tiny: Tiny, images: ImageData, tmp_path: Path
+) -> None:
+    recipe, source = tiny(), ModelSource(name="pliant:resnet20", num_classes=3)
+    model = build_network(source, recipe, choose_place("cpu"), image_size=8, fresh=True).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(torch.nan)
+    save_network(model, source, recipe, images, tmp_path / "run")
+    assert read_info(tmp_path / "run")["verified"] is False
+    assert pliant.load(tmp_path / "run").state_dict()["fc.weight"].isnan().all()
