@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pliant import readers
 from pliant.axes import Axes
 from pliant.core.adaptive import Adaptation, AdaptiveModule, StageEnd
-from pliant.core.anatomy import Anatomy, stated_anatomy
+from pliant.core.anatomy import Anatomy, stated_anatomy, states_anatomy
 from pliant.core.config import Config
 from pliant.core.inputs import spec_of_example
 from pliant.core.subnet import SubNetSpace
@@ -82,7 +82,7 @@ def adapt_as_(
         anatomy: of it.
         *configs: as in `adapt_`.
         size: pixels of a side, or tokens, of what the model takes; none = what it was made for.
-        example: what `spec_of_example` says of an input; none = there is none.
+        example: the result of `spec_of_example` for an input, or none.
 
     Raises:
         ValueError: as `adapt_`.
@@ -104,7 +104,7 @@ def adapt_as_(
     if wanted.width:
         width.refuse_unfit(model, anatomy, wanted.width)
     changed = merged(
-        {"": names_of(AdaptiveModule) - ({"anatomy"} if stated_anatomy(model) else set())},
+        {"": names_of(AdaptiveModule) - ({"anatomy"} if states_anatomy(model) else set())},
         depth.added_names(anatomy, wanted.depth) if wanted.depth else {},
         exits.added_names(anatomy, wanted.exits) if wanted.exits else {},
         width.added_names(model, anatomy, wanted.width) if wanted.width else {},

@@ -214,7 +214,7 @@ def _verified(model: nn.Module, card: Mapping[str, Any], *, found: bool, example
         DifferentNetworkError: it computes something else, or cannot be made.
     """
     if card["model"] is None:
-        return False  # it is made by whoever loads it
+        return False  # the caller of `load` passes the network
     source = ModelSource.from_dict(card["model"])
     try:
         lent = _lent(model, card, source)

@@ -9,7 +9,17 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import nn
 
-__all__ = ["Anatomy", "Block", "ChannelGroup", "Cut", "SelfDescribing", "Stage", "Truncatable", "stated_anatomy"]
+__all__ = [
+    "Anatomy",
+    "Block",
+    "ChannelGroup",
+    "Cut",
+    "SelfDescribing",
+    "Stage",
+    "Truncatable",
+    "stated_anatomy",
+    "states_anatomy",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +174,14 @@ class SelfDescribing(Protocol):
         ...
 
 
+def states_anatomy(model: object) -> bool:
+    """Whether the class of a model has a method `anatomy`; a child or an attribute of that name is not one."""
+    return callable(getattr(type(model), "anatomy", None))
+
+
 def stated_anatomy(model: Any) -> Anatomy | None:
     """Return what a model states by a method `anatomy` of its class; none if it has no such method."""
-    return model.anatomy() if callable(getattr(type(model), "anatomy", None)) else None
+    return model.anatomy() if states_anatomy(model) else None
 
 
 @runtime_checkable

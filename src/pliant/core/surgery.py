@@ -272,9 +272,8 @@ def refuse_unfit(root: nn.Module, changed: Mapping[str, Collection[str]], reserv
         _refuse_replaced_forward(module, path, "adapt_", "would run in place of pliant's, and nothing would be skipped")
         taken = next((name for name in sorted(names) if _has(module, name)), None)
         if taken is not None:
-            where = f"module {path!r}" if path else "the model"
             raise ValueError(
-                f"adapt_: {where}, a {type(module).__name__}, has {taken!r} already, a name that pliant adds; rename it"
+                f"adapt_: {_where(path)}, a {type(module).__name__}, has {taken!r} already, a name that pliant adds; rename it"
             )
         if parametrize.is_parametrized(module):
             raise ValueError(
@@ -297,12 +296,15 @@ def refuse_replaced_forwards(root: nn.Module, caller: str) -> None:
 
 def _refuse_replaced_forward(module: nn.Module, path: str, caller: str, why: str) -> None:
     if "forward" in vars(module):
-        where = f"module {path!r}" if path else "the model"
         raise ValueError(
-            f"{caller}: the forward of {where}, a {type(module).__name__}, was replaced on the instance, as hooks of "
+            f"{caller}: the forward of {_where(path)}, a {type(module).__name__}, was replaced on the instance, as hooks of "
             f"accelerate do; it {why}; remove the hook first (accelerate.hooks.remove_hook_from_module) and add it "
             "again afterwards"
         )
+
+
+def _where(path: str) -> str:
+    return f"module {path!r}" if path else "the model"
 
 
 def _has(module: nn.Module, name: str) -> bool:
