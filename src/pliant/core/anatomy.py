@@ -14,7 +14,6 @@ __all__ = [
     "Block",
     "ChannelGroup",
     "Cut",
-    "SelfDescribing",
     "Stage",
     "Truncatable",
     "stated_anatomy",
@@ -164,14 +163,6 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _frozen(one) for name, one in value.items()}
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
-
-
-class SelfDescribing(Protocol):
-    """A model that states its own anatomy; no reader is needed for it."""
-
-    def anatomy(self) -> Anatomy:
-        """Return the model's stages, blocks, norms and head."""
-        ...
 
 
 def states_anatomy(model: object) -> bool:

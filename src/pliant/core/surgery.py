@@ -273,7 +273,7 @@ def refuse_unfit(root: nn.Module, changed: Mapping[str, Collection[str]], reserv
         taken = next((name for name in sorted(names) if _has(module, name)), None)
         if taken is not None:
             raise ValueError(
-                f"adapt_: {_where(path)}, a {type(module).__name__}, has {taken!r} already, a name that pliant adds; rename it"
+                f"adapt_: {_where(module, path)}, has {taken!r} already, a name that pliant adds; rename it"
             )
         if parametrize.is_parametrized(module):
             raise ValueError(
@@ -297,14 +297,14 @@ def refuse_replaced_forwards(root: nn.Module, caller: str) -> None:
 def _refuse_replaced_forward(module: nn.Module, path: str, caller: str, why: str) -> None:
     if "forward" in vars(module):
         raise ValueError(
-            f"{caller}: the forward of {_where(path)}, a {type(module).__name__}, was replaced on the instance, as hooks of "
-            f"accelerate do; it {why}; remove the hook first (accelerate.hooks.remove_hook_from_module) and add it "
-            "again afterwards"
+            f"{caller}: the forward of {_where(module, path)}, was replaced on the instance, as hooks of accelerate "
+            f"do; it {why}; remove the hook first (accelerate.hooks.remove_hook_from_module) and add it again "
+            "afterwards"
         )
 
 
-def _where(path: str) -> str:
-    return f"module {path!r}" if path else "the model"
+def _where(module: nn.Module, path: str) -> str:
+    return f"{f'module {path!r}' if path else 'the model'}, a {type(module).__name__}"
 
 
 def _has(module: nn.Module, name: str) -> bool:
