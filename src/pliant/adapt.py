@@ -12,6 +12,7 @@ from pliant import readers
 from pliant.axes import Axes
 from pliant.core.adaptive import Adaptation, AdaptiveModule, StageEnd
 from pliant.core.anatomy import Anatomy, stated_anatomy, states_anatomy
+from pliant.core.belonging import followers_of
 from pliant.core.config import Config
 from pliant.core.inputs import spec_of_example
 from pliant.core.subnet import SubNetSpace
@@ -122,8 +123,7 @@ def adapt_as_(
         StageEnd.make_(model.get_submodule(end), switch, stage.channel_dim)
     if wanted.exits:
         exits.adapt_(model, anatomy, wanted.exits, switch)
-    follow = tuple(path for path, names in changed.items() if path and names)
-    AdaptiveModule.make_(model, Adaptation(anatomy, configs, switch, example, follow))
+    AdaptiveModule.make_(model, Adaptation(anatomy, configs, switch, example, followers_of(model)))
     return model
 
 

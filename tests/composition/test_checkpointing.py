@@ -242,3 +242,25 @@ def test_batch_statistics_are_collected_twice_as_in_the_plain_network(make, inpu
     assert adapted["layer1.0.bn1.num_batches_tracked"] == 2
     for name, tensor in plain.state_dict().items():
         torch.testing.assert_close(adapted[name], tensor, msg=name)
+
+
+def test_a_backward_pass_that_fails_leaves_nothing_behind(make, inputs):
+    """Also for a pass that was made before and is differentiated afterwards."""
+    model, x = make("own"), inputs("own")
+    switch_on(model, "own", use_reentrant=False)
+    model.zero_grad(set_to_none=True)
+    model(x, subnet="smallest").square().sum().backward()
+    expected = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+    waiting = model(x, subnet="smallest").square().sum()
+
+    def fail(gradient: Tensor) -> None:
+        raise RuntimeError("on purpose")
+
+    hook = model.inp.weight.register_hook(fail)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        model(x).square().sum().backward()
+    hook.remove()
+    for loss in (waiting, model(x, subnet="smallest").square().sum()):
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        assert_same({name: p.grad for name, p in model.named_parameters()}, expected)

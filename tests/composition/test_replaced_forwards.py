@@ -69,6 +69,30 @@ def test_afterwards_it_follows_and_is_refused_where_it_could_not(case, tmp_path)
         pliant.save(hooked, tmp_path)
 
 
+class Recorder:
+    """Holds the forward from before as an attribute."""
+
+    def __init__(self, module: Any) -> None:
+        self.before = module.forward
+
+    def record(self, *args: Any, **kwargs: Any) -> Any:
+        return self.before(*args, **kwargs)
+
+
+@pytest.mark.parametrize("case", ["depth", "exits", "norms", "the model"])
+def test_one_that_does_not_call_the_forward_from_before_is_named(case):
+    config, path = CONFIGS[case]
+    model: Any = pliant.adapt_(network(), config)
+    module = model.get_submodule(path)
+    module.forward = Recorder(module).record
+    model.eval()
+    module.forward = lambda *args, **kwargs: args[0]
+    where = f"'{path}'" if path else "the model"
+    for call in (model.eval, model.train, lambda: pliant.Objective(model), lambda: pliant.extract(model, "smallest")):
+        with pytest.raises(ValueError, match=rf"the forward of .*{where}.* was replaced on the instance"):
+            call()
+
+
 def test_a_part_that_is_not_changed_may_have_a_forward_of_its_own():
     model, calls = network(), []
     hook_(model.get_submodule("fc"), calls)

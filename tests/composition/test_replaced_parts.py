@@ -36,6 +36,8 @@ VERBS: dict[str, Callable[[Any], object]] = {
     "save": lambda model: pliant.save(model, "saved"),
     "train": lambda model: model.train(),
     "eval": lambda model: model.eval(),
+    "a pass": lambda model: model(torch.rand(1, 3, 16, 16), subnet="smallest"),
+    "a compiled pass": lambda model: torch.compile(model, backend="eager")(torch.rand(1, 3, 16, 16)),
 }
 
 
@@ -66,6 +68,34 @@ def test_what_no_longer_follows_is_named(axis, operation, tmp_path, monkeypatch)
             call(model)
         assert "\n" not in str(error.value)
     assert not any(tmp_path.iterdir())
+
+
+def adapted(axis: str) -> Any:
+    return pliant.adapt_(CifarResNet(20, shortcut="projection"), CONFIGS[axis]).eval()
+
+
+@pytest.mark.parametrize("axis", CONFIGS)
+def test_a_part_of_another_adapted_model_is_named(axis):
+    model = replaced(adapted(axis), "layer1.2", adapted(axis).layer1[2])
+    for call in VERBS.values():
+        with pytest.raises(ValueError, match=r"module 'layer1\.2.*' is part of another adapted model"):
+            call(model)
+
+
+@pytest.mark.parametrize("axis", CONFIGS)
+def test_a_part_that_was_removed_is_named(axis):
+    model = adapted(axis)
+    del model.layer2[2]
+    with pytest.raises(ValueError, match=r"eval: module 'layer2\.2.*' was removed"):
+        model.eval()
+
+
+def test_a_new_block_that_keeps_the_norms_of_the_old_one_is_named():
+    model = adapted("depth")
+    block = copy.deepcopy(PLAIN.layer2[2])
+    block.bn1 = model.layer2[0].bn1
+    with pytest.raises(ValueError, match=r"forward: module 'layer2\.2' was replaced"):
+        replaced(model, "layer2.2", block)(torch.rand(1, 3, 16, 16), subnet="smallest")
 
 
 def test_a_wrapper_that_has_the_part_inside_is_let_pass():

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from pliant.core.anatomy import Anatomy
+from pliant.core.belonging import refuse_strangers, registrations
 from pliant.core.config import Config
 from pliant.core.inputs import logits_of
 from pliant.core.leaving import Decide, Left
 from pliant.core.sequence import MOST_LISTED, SubNets
 from pliant.core.subnet import SubNet, SubNetSpace
-from pliant.core.surgery import demote, is_mixed, mix_in
+from pliant.core.surgery import demote, mix_in
 from pliant.core.switch import Switch
 from pliant.core.wrapped import refuse_wrapped
 
@@ -39,14 +41,14 @@ class Adaptation:
         configs: what it was adapted with.
         switch: knows the running sub-network.
         example: what `spec_of_example` says of the example that it was adapted with; none = there was no example.
-        changed: paths of the modules that follow the switch.
+        followers: what `core.belonging.followers_of` said of the model.
     """
 
     anatomy: Anatomy
     configs: tuple[Config, ...]
     switch: Switch
     example: Any = None
-    changed: tuple[str, ...] = ()
+    followers: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 class AdaptiveModule(nn.Module):
@@ -139,8 +141,9 @@ class AdaptiveModule(nn.Module):
             `[batch, channels]` tensor a stage.
 
         Raises:
-            ValueError: the model has no such sub-network, or no exits.
+            ValueError: the model has no such sub-network, or no exits, or a part that follows no sub-network.
         """
+        self._check_parts()
         recorded: list[Tensor] | None = [] if features else None
         with self._pliant_adaptation.switch.running(subnet, recorded, every_exit=exits) as exit_pass:
             try:
@@ -152,6 +155,26 @@ class AdaptiveModule(nn.Module):
                 raise ValueError(f"exits: this {type(self).__name__} has one classifier; adapt it with pliant.Exits()")
             output = exit_pass.all_answers(logits_of(output))
         return (output, recorded) if features else output
+
+    def _check_parts(self) -> None:
+        """Look at all parts again where modules were registered since the last time."""
+        if torch.compiler.is_compiling():
+            reason = self._why_refused()
+            if reason:
+                raise ValueError(reason)
+        elif self._pliant_adaptation.switch.checked != registrations():
+            refuse_replaced(self, "forward")
+
+    def _why_refused(self) -> str:
+        """Say what `refuse_replaced` would. A compiler runs this whenever it makes code, and keeps the result."""
+        try:
+            refuse_replaced(self, "forward")
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    # What torch.compiler.assume_constant_result does, which would import the compiler.
+    _why_refused._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def leave_early(
         self,
@@ -176,8 +199,9 @@ class AdaptiveModule(nn.Module):
             Logits `[batch, classes]`, and the exit at which each input left, `[batch]`.
 
         Raises:
-            ValueError: the model has no such sub-network, or no exits.
+            ValueError: the model has no such sub-network, or no exits, or a part that follows no sub-network.
         """
+        self._check_parts()
         with self._pliant_adaptation.switch.running(subnet, decide=decide, decides_at=at) as exit_pass:
             if exit_pass is None:
                 kind = type(self).__name__
@@ -249,23 +273,15 @@ def as_adaptive(model: nn.Module, caller: str) -> AdaptiveModule:
 
 
 def refuse_replaced(model: AdaptiveModule, caller: str) -> None:
-    """Refuse a model of which a part was replaced after `adapt_` by one that does not follow the sub-network.
-
-    A wrapper around the part, which still has it inside, is let pass.
+    """Refuse a model of which a part no longer follows the sub-network; see `core.belonging.refuse_strangers`.
 
     Raises:
-        ValueError: names the first one.
+        ValueError: names the first such part.
     """
-    for path in model._pliant_adaptation.changed:
-        try:
-            part = model.get_submodule(path)
-        except AttributeError:  # the part lies deeper now, within a wrapper
-            continue
-        if not any(is_mixed(module) for module in part.modules()):
-            raise ValueError(
-                f"{caller}: module {path!r} was replaced after pliant.adapt_ by a {type(part).__name__}, which follows "
-                "no sub-network; convert or replace modules first, then adapt the model"
-            )
+    adaptation = model._pliant_adaptation
+    counted = registrations()
+    refuse_strangers(model, adaptation.followers, adaptation.switch, caller)
+    adaptation.switch.checked = counted
 
 
 def num_classes_of(model: AdaptiveModule) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from bisect import bisect_right
 
 import torch
@@ -34,7 +35,7 @@ class PassLog:
         self._from: list[int] = []  # ascending: the number of a node ...
         self._parts: list[Parts] = []  # ... from which on these parts run
         self._forgotten = False
-        self._backward: int | None = None
+        self._backward: tuple[int, weakref.ref[_EndOfBackward]] | None = None
 
     def note(self, parts: Parts) -> None:
         """Write down that nodes which are made from now on belong to this sub-network."""
@@ -86,15 +87,22 @@ class PassLog:
         task: int = torch._C._current_graph_task_id()
         if task == -1:
             return False
-        if self._backward is None:
-            self._backward = task
-            Variable._execution_engine.queue_callback(self._end_backward)
-        elif self._backward != task:
+        known, end = self._backward or (-1, None)
+        if known == task:
+            return True
+        if end is not None and end() is not None:
             raise ValueError(
                 "a checkpoint within a checkpoint with use_reentrant=True cannot be computed again: which sub-network "
                 "it belongs to is not known there; set use_reentrant=False"
             )
+        callback = _EndOfBackward()
+        self._backward = task, weakref.ref(callback)
+        Variable._execution_engine.queue_callback(callback)
         return True
 
-    def _end_backward(self) -> None:
-        self._backward = None
+
+class _EndOfBackward:
+    """Lives as long as a backward pass, also where that raises: autograd holds it to call it at the end."""
+
+    def __call__(self) -> None:
+        """Do nothing."""

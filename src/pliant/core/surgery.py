@@ -21,8 +21,10 @@ __all__ = [
     "is_mixed",
     "merged",
     "mix_in",
+    "mixins_of",
     "names_of",
     "own_parts_",
+    "refuse_replaced_forward",
     "refuse_replaced_forwards",
     "refuse_unfit",
     "remove_child",
@@ -189,6 +191,13 @@ def is_mixed(module: nn.Module) -> bool:
     return any("_pliant_mixed" in vars(kind) for kind in type(module).__mro__)
 
 
+def mixins_of(module: nn.Module) -> frozenset[str]:
+    """Return the names of the classes that were mixed into a module."""
+    return frozenset(
+        vars(kind)["_pliant_mixed"][0].__name__ for kind in type(module).__mro__ if "_pliant_mixed" in vars(kind)
+    )
+
+
 def _is_mixed(kind: type, mixin: type[nn.Module]) -> bool:
     """Whether a class is what `mix_in` made of a mixin, or of one derived from it, and of another class."""
     return len(kind.__bases__) == 2 and issubclass(kind.__bases__[0], mixin)
@@ -269,7 +278,7 @@ def refuse_unfit(root: nn.Module, changed: Mapping[str, Collection[str]], reserv
         raise ValueError(f"this {type(root).__name__} is sharded by fully_shard; adapt it first, then shard it")
     for path, names in {"": (), **changed}.items():
         module = root.get_submodule(path)
-        _refuse_replaced_forward(module, path, "adapt_", "would run in place of pliant's, and nothing would be skipped")
+        refuse_replaced_forward(module, path, "adapt_", "would run in place of pliant's, and nothing would be skipped")
         taken = next((name for name in sorted(names) if _has(module, name)), None)
         if taken is not None:
             raise ValueError(
@@ -291,10 +300,15 @@ def refuse_replaced_forwards(root: nn.Module, caller: str) -> None:
     """
     for path, module in root.named_modules():
         if is_mixed(module):
-            _refuse_replaced_forward(module, path, caller, "calls what is adapted, and would not in a plain network")
+            refuse_replaced_forward(module, path, caller, "calls what is adapted, and would not in a plain network")
 
 
-def _refuse_replaced_forward(module: nn.Module, path: str, caller: str, why: str) -> None:
+def refuse_replaced_forward(module: nn.Module, path: str, caller: str, why: str) -> None:
+    """Refuse a module whose `forward` was replaced on the instance; `why` ends "it ...".
+
+    Raises:
+        ValueError: names the module, and how hooks are removed.
+    """
     if "forward" in vars(module):
         raise ValueError(
             f"{caller}: the forward of {_where(module, path)}, was replaced on the instance, as hooks of accelerate "

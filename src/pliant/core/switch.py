@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -29,8 +30,8 @@ class Switch:
     Nothing else in the library stores that state. It holds for one forward pass and is put back
     after it, also when the pass raises. A block that runs outside of a pass belongs to the super-net,
     except where gradient checkpointing computes it again: then to the pass that it was part of.
-    Two threads that use one model at the same time would share the state: give each of them
-    `extract(model, subnet, share=True)`, a static module over the same weights.
+    Two threads that use one model at the same time would share the state, so the second one is refused: give each of
+    them `extract(model, subnet, share=True)`, a static module over the same weights.
 
     A copy of the model has a switch of its own. A copy of a part keeps the model's: it may take the part's place.
     """
@@ -39,6 +40,7 @@ class Switch:
         """Know the sub-networks of `space`; `chained` exits need the answers of those before them."""
         self.space = space
         self.root: weakref.ref[nn.Module] | None = None
+        self.checked = -1  # how many modules were registered when the parts of the model were last looked at
         self.exit_pass: ExitPass | None = None
         self.gate_pass: GatePass | None = None
         self._chained = chained
@@ -46,6 +48,7 @@ class Switch:
         self._running: Parts | None = None
         self._features: list[Tensor] | None = None
         self._learns = False
+        self._lock = threading.RLock()  # held by the thread whose pass is running
         self._log = PassLog(self._largest)
         # What was asked for before: a dictionary look-up is all that switching back to it costs.
         self._known: dict[str | SubNet, _Choice] = {}
@@ -142,23 +145,36 @@ class Switch:
 
         Yields:
             What happens at the exits; none where the model has no such axis.
+
+        Raises:
+            ValueError: there is no such sub-network, or another thread runs the model at this moment.
         """
         parts, exit_number = self._chosen(subnet)
+        locked = not torch.compiler.is_compiling() and self._locked()
         before = self._running, self._features, self._learns, self.exit_pass
         learns = torch.is_grad_enabled()
-        self._running, self._features, self._learns = parts, features, learns
-        if exit_number is not None:
-            self.exit_pass = ExitPass(
-                exit_number, every=every_exit or self._chained, decide=decide, decides_at=decides_at
-            )
-        if learns:
-            self._note_for_backward(parts)
         try:
+            self._running, self._features, self._learns = parts, features, learns
+            if exit_number is not None:
+                every = every_exit or self._chained
+                self.exit_pass = ExitPass(exit_number, every=every, decide=decide, decides_at=decides_at)
+            if learns:
+                self._note_for_backward(parts)
             yield self.exit_pass
         finally:
             self._running, self._features, self._learns, self.exit_pass = before
+            if locked:
+                self._lock.release()
             if learns:
                 self._note_for_backward(before[0] or self._largest)
+
+    def _locked(self) -> bool:
+        if not self._lock.acquire(blocking=False):
+            raise ValueError(
+                "subnet: two threads run this model at the same time, and share the choice of the sub-network; give "
+                "each of them pliant.extract(model, subnet, share=True), which copies no weight"
+            )
+        return True
 
     def _note_for_backward(self, parts: Parts) -> None:
         # A compiler settles what is computed again in advance.

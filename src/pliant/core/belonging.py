@@ -1,0 +1,138 @@
+"""Whether every part of an adapted model still follows its switch: found out before a wrong answer is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
+
+from pliant.core.surgery import mixins_of, refuse_replaced_forward
+from pliant.core.switch import Switch
+
+__all__ = ["followers_of", "refuse_strangers", "registrations"]
+
+# How many objects a replaced `forward` may hold that are searched for the one before.
+MOST_SEARCHED = 1000
+
+_registered: list[int] = []  # one number, once something is to be counted
+
+
+def registrations() -> int:
+    """Return how many modules were made children of others in this process, counted from the first call on.
+
+    As long as the number is the same, no part of a model was replaced through `setattr` or `add_module`.
+    """
+    if not _registered:
+        _registered.append(0)
+        register_module_module_registration_hook(_count)
+    return _registered[0]
+
+
+def _count(parent: nn.Module, name: str, child: nn.Module | None) -> None:
+    _registered[0] += 1
+
+
+def followers_of(model: nn.Module) -> dict[str, frozenset[str]]:
+    """Return the path of every module below `model` that was adapted, with the names of what was mixed into it."""
+    found = ((path, mixins_of(module)) for path, module in model.named_modules() if path)
+    return {path: names for path, names in found if names}
+
+
+def refuse_strangers(model: nn.Module, followers: Mapping[str, frozenset[str]], switch: Switch, caller: str) -> None:
+    """Refuse a model of which a part was replaced, removed, or taken from another model after `adapt_`.
+
+    A wrapper around the part, which still has it inside, is let pass; so is a new `forward` that calls the one before.
+
+    Args:
+        model: an adapted model.
+        followers: what `followers_of` said when it was adapted.
+        switch: the model's.
+        caller: who needs to know.
+
+    Raises:
+        ValueError: names the first such part.
+    """
+    for path, mixins in followers.items():
+        parts = list(_parts_at(model, path))
+        part = next((part for part in parts if mixins <= mixins_of(part)), None)
+        if part is None:
+            what = f"replaced after pliant.adapt_ by a {type(parts[0]).__name__}" if parts else "removed after adapt_"
+            raise ValueError(
+                f"{caller}: module {path!r} was {what}, which follows no sub-network; convert or replace modules "
+                "first, then adapt the model"
+            )
+        if any(isinstance(value, Switch) and value is not switch for value in vars(part).values()):
+            raise ValueError(
+                f"{caller}: module {path!r} is part of another adapted model, and follows that one's sub-network; put "
+                "parts of a plain model in, then adapt it"
+            )
+        _refuse_bypass(part, path, caller)
+    _refuse_bypass(model, "", caller)
+
+
+def _parts_at(model: nn.Module, path: str) -> Iterator[nn.Module]:
+    """Yield what stands at a path, and what it has inside; a wrapper on the way makes the path longer."""
+    prefix, rest = path, ""
+    while True:
+        try:
+            part = model.get_submodule(prefix)
+            break
+        except AttributeError:
+            prefix, _, name = prefix.rpartition(".")
+            rest = f"{name}.{rest}".rstrip(".")
+    for within, module in part.named_modules():
+        if not rest or f".{within}".endswith(f".{rest}"):
+            yield module
+
+
+def _refuse_bypass(module: nn.Module, path: str, caller: str) -> None:
+    if "forward" in vars(module) and not _calls_its_own(module):
+        why = "calls no longer the one that pliant.adapt_ made, so that the module follows no sub-network"
+        refuse_replaced_forward(module, path, caller, why)
+
+
+def _calls_its_own(module: nn.Module) -> bool:
+    """Whether the `forward` of an instance can reach that of its class, as the hooks of libraries do.
+
+    What a function calls stands in no attribute. So everything is searched that it, and the instance, hold.
+    """
+    waiting: list[Any] = [value for value in vars(module).values() if callable(value)]
+    seen: set[int] = set()
+    while waiting and len(seen) < MOST_SEARCHED:
+        item = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, MethodType) and item.__self__ is module and item.__func__ is type(module).forward:
+            return True
+        waiting += _held_by(item)
+    return False
+
+
+def _held_by(item: Any) -> list[Any]:
+    """What a function, a partial function, a container or an object holds; modules are not searched."""
+    if isinstance(item, partial):
+        return [item.func, *item.args, *item.keywords.values()]
+    if isinstance(item, MethodType):
+        return [item.__func__, item.__self__]
+    if isinstance(item, FunctionType):
+        cells = [cell.cell_contents for cell in item.__closure__ or () if _is_filled(cell)]
+        return [*cells, *(item.__defaults__ or ()), *vars(item).values()]
+    if isinstance(item, list | tuple):
+        return list(item)
+    if isinstance(item, dict):
+        return list(item.values())
+    if isinstance(item, nn.Module | type):
+        return []
+    return list(getattr(item, "__dict__", {}).values())
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
