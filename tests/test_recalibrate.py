@@ -142,11 +142,12 @@ def test_what_was_done_before_an_interruption_is_kept(widths):
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in widths.state_dict().items())
 
 
-def test_what_keeps_no_statistics_of_its_own_is_refused_and_left_alone(model, widths):
+def test_what_keeps_no_statistics_of_its_own_is_refused_and_left_alone(widths):
     network = pliant.create_model("pliant:resnet20", shortcut="projection")
     shared = pliant.adapt_(network, pliant.Width(norms="shared"))
+    one_set = pliant.adapt_(pliant.create_model("pliant:resnet20"), pliant.Depth(skip_aware_norms=False))
     for given, batches, message in [
-        (model, BATCHES, "this AdaptiveCifarResNet has no widths, so there is nothing to keep"),
+        (one_set, BATCHES, r"one set of norms for all depths \(skip_aware_norms=False\)"),
         (shared, BATCHES, r"one set of norms for all widths \(norms='shared'\), so there is nothing to keep"),
         (torch.nn.Linear(3, 2), BATCHES, "this Linear has no batch norms"),
         (widths, iter(BATCHES), "got batches that end after one of 3 sub-networks, expected a list"),

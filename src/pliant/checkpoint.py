@@ -24,7 +24,7 @@ import pliant
 from pliant import readers
 from pliant.adapt import adapt_as_
 from pliant.axes import AXES
-from pliant.core.adaptive import AdaptiveModule, refuse_replaced
+from pliant.core.adaptive import AdaptiveModule, as_adaptive
 from pliant.core.anatomy import Anatomy
 from pliant.core.config import Config
 from pliant.core.errors import first_line
@@ -108,8 +108,7 @@ def save(
     """
     refuse_wrapped(model, "save")
     if isinstance(model, AdaptiveModule):
-        refuse_replaced(model, "save")
-        refuse_replaced_forwards(model, "save")
+        refuse_replaced_forwards(as_adaptive(model, "save"), "save")
     directory = Path(directory)
     card = _card(model, only, adapted_with, anatomy, source, info)
     card["verified"] = verify and _verified(model, card, found=source is None, example=example)

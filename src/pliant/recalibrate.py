@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,17 +61,18 @@ def recalibrate_(
     done: int = 0,
     on_progress: Callable[[str, int, int], object] = lambda subnet, done, total: None,
 ) -> int:
-    """Take the batch norm statistics of a model anew, in place, and put it in eval mode; no weight changes.
+    """Recompute the BatchNorm statistics of a model in place, and put it in eval mode; no weight changes.
 
-    A plain network gets those of its own activations. A model with widths whose norms keep statistics for each gets
-    them width after width, as slimmable networks do after the training; with depths too, those of the largest and of
-    the smallest depth, for which skip-aware norms have a set each. All batches count alike (no decay). Statistics that
-    several widths share, such as those of the narrow stages of a DS-MBNet, are averaged over these widths.
+    A plain network gets those of its own activations. An adapted one gets every set that it has: of the largest and of
+    the smallest depth, for which skip-aware norms have a set each; of each width, as slimmable networks do after the
+    training; and of the norms of all exits. So it does what `torch.optim.swa_utils.update_bn` does for a plain network
+    after its weights were averaged. All batches count alike (no decay). Statistics that several sub-networks share,
+    such as those of the stem, are averaged over these.
 
     Args:
-        model: a plain network, or one adapted with `pliant.Width`; those of its sub-networks that keep no statistics
-            of their own are for `recalibrated`.
-        batches: as in `recalibrated`. Gone through once for each width, so a list, or what else can be begun again.
+        model: a plain network or an adapted one, whose norms have a set for each width if it has widths.
+            Sub-networks without a set of their own are for `recalibrated`.
+        batches: as in `recalibrated`. Gone through once for each set, so a list, or what else can be begun again.
         done: how much an interrupted call had done, as `on_progress` was told: what it left in the model is kept.
         on_progress: called after each sub-network with its name, how many are done, and of how many.
 
@@ -81,8 +81,8 @@ def recalibrate_(
 
     Raises:
         ValueError: no batches, batches of something else than one tensor, or that cannot be begun again; statistics
-            that are not finite; a wrapped model, one without batch norms, or whose norms keep no statistics for each
-            width. Where it fails, the model keeps what it had.
+            that are not finite; a wrapped model, one without batch norms, or whose widths or
+            depths share one set of statistics. Where it fails, the model keeps what it had.
     """
     refuse_wrapped(model, "recalibrate_")
     norms = _norms(model)
@@ -101,7 +101,7 @@ def recalibrate_(
                 images = images_alone(images, "recalibrate_")
                 if number == 1 and not seen:
                     _forget_(norms)
-                model(images) if subnet is None else model(images, subnet=subnet)
+                _run(model, images, subnet)
                 seen += len(images)
             if not seen:
                 raise ValueError("recalibrate_: no batches were given")
@@ -112,23 +112,32 @@ def recalibrate_(
     return seen
 
 
+def _run(model: nn.Module, images: Tensor, subnet: SubNet | None) -> None:
+    """Run all norms of a sub-network, those of its exits included."""
+    if subnet is None:
+        model(images)
+    else:
+        model(images, subnet=subnet, exits=subnet.exit is not None)
+
+
 def with_own_statistics(model: AdaptiveModule, caller: str) -> list[SubNet]:
     """Return the sub-networks whose statistics the norms keep: of every width, at the largest and the smallest depth.
 
+    Exits end there too, but those of the last one's pass are computed on its way.
+
     Raises:
-        ValueError: there are none but those of the training; `caller` is who needs them.
+        ValueError: all widths or depths share one set; `caller` is who needs them.
     """
     _refuse_without(_norms(model), model, caller)
-    width = Axes.of(model.configs).width
-    if width is None or width.norms == "shared":
-        why = "has no widths" if width is None else "has one set of norms for all widths (norms='shared')"
+    axes = Axes.of(model.configs)
+    shared = "all widths (norms='shared')" if axes.width and axes.width.norms == "shared" else ""
+    shared = "all depths (skip_aware_norms=False)" if axes.depth and not axes.depth.skip_aware_norms else shared
+    if shared:
         raise ValueError(
-            f"{caller}: this {type(model).__name__} {why}, so there is nothing to keep statistics of a sub-network in; "
-            "take it out with them: pliant.recalibrated(model, subnet, batches)"
+            f"{caller}: this {type(model).__name__} has one set of norms for {shared}, so there is nothing to keep "
+            "statistics of a sub-network in; extract it with them: pliant.recalibrated(model, subnet, batches)"
         )
-    space = model.space
-    depths = dict.fromkeys((space.smallest.depth, space.largest.depth))
-    return [dataclasses.replace(space.largest, width=width, depth=depth) for width in space.widths for depth in depths]
+    return list(model.space.with_own_norms)
 
 
 def _refuse_without(norms: list[_BatchNorm], model: nn.Module, caller: str) -> None:

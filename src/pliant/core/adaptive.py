@@ -16,6 +16,7 @@ from pliant.core.config import Config
 from pliant.core.inputs import logits_of
 from pliant.core.leaving import Decide, Left
 from pliant.core.sequence import MOST_LISTED, SubNets
+from pliant.core.statistics import refuse_out_of_date
 from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.core.surgery import demote, mix_in
 from pliant.core.switch import Switch
@@ -144,6 +145,8 @@ class AdaptiveModule(nn.Module):
             ValueError: the model has no such sub-network, or no exits, or a part that follows no sub-network.
         """
         self._check_parts()
+        if subnet is None and self._pliant_adaptation.switch.was_reset is not None:
+            self._fill_statistics(*args, **kwargs)
         recorded: list[Tensor] | None = [] if features else None
         with self._pliant_adaptation.switch.running(subnet, recorded, every_exit=exits) as exit_pass:
             try:
@@ -164,6 +167,19 @@ class AdaptiveModule(nn.Module):
                 raise ValueError(reason)
         elif self._pliant_adaptation.switch.checked != registrations():
             refuse_replaced(self, "forward")
+
+    def _fill_statistics(self, *args: Any, **kwargs: Any) -> None:
+        """Run the other sub-networks that have norms of their own, while all norms average what comes by.
+
+        So does `torch.optim.swa_utils.update_bn`, which resets them and sets their momentum to none.
+        """
+        switch = self._pliant_adaptation.switch
+        norm: Any = switch.was_reset
+        if not norm.training or norm.momentum is not None or torch.is_grad_enabled():
+            switch.was_reset = None
+            return
+        for subnet in self.space.with_own_norms:
+            self(*args, subnet=subnet, exits=subnet.exit is not None, **kwargs)
 
     def _why_refused(self) -> str:
         """Say what `refuse_replaced` would. A compiler runs this whenever it makes code, and keeps the result."""
@@ -269,6 +285,7 @@ def as_adaptive(model: nn.Module, caller: str) -> AdaptiveModule:
             f"{caller}: this {type(model).__name__} has no sub-networks; adapt it first with pliant.adapt_"
         )
     refuse_replaced(model, caller)
+    refuse_out_of_date(model, caller)
     return model
 
 

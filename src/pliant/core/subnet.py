@@ -94,6 +94,16 @@ class SubNetSpace:
         return self._reached(SubNet(depth=depth, exit=1 if self.exit_stages else None, width=width))
 
     @property
+    def with_own_norms(self) -> tuple[SubNet, ...]:
+        """Those for which norms have a set each: every width, at the largest and the smallest depth, to the end."""
+        skips = tuple(count > 0 for count in self.skippable_blocks)
+        depths = dict.fromkeys((skips, self.largest.depth))
+        widths = self.widths or (self.largest.width,)
+        return tuple(
+            dataclasses.replace(self.largest, width=width, depth=depth) for width in widths for depth in depths
+        )
+
+    @property
     def subnets(self) -> SubNets:
         """All sub-networks, smallest to largest, none of which exists before it is asked for."""
         return SubNets(self, range(self.num_subnets))

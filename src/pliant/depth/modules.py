@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pliant.core.statistics import LateReset
 from pliant.core.surgery import demote, mix_in, takes
 from pliant.core.switch import Switch
 
@@ -102,6 +103,7 @@ class SkipAwareNorm(nn.Module):
     def make_(norm: nn.Module, switch: Switch, stage: int) -> None:
         """Give `norm` a second set that starts as a copy of the first, in place."""
         skip = copy.deepcopy(norm)
+        LateReset.make_(skip, switch)
         mix_in(norm, SkipAwareNorm, "SkipAware", switch=switch, stage=stage)
         norm.add_module("skip", skip)
 
@@ -109,6 +111,7 @@ class SkipAwareNorm(nn.Module):
         """Return the plain norm that runs for this choice."""
         skip = self.skip
         del self.skip
+        LateReset.unmake_(skip)
         demote(self, SkipAwareNorm)
         return skip if skips else self
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from pliant.core.anatomy import Anatomy, Block, Truncatable
 from pliant.core.inputs import input_spec
+from pliant.core.statistics import LateReset
 from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.core.surgery import names_of
 from pliant.core.switch import Switch
@@ -162,6 +163,7 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Exits, switch: Switch) ->
         if not place.block.exit:
             block.add_module("exit", _classifier(model, place, anatomy, config))
         ExitPoint.make_(block, switch, number, config.equilibrium)
+        LateReset.make_(block.get_submodule("exit"), switch)
     if config.collaboration != "none":
         paths = [*(f"{place.block.path}.exit.linear" for place in found), anatomy.head]
         for number, path in enumerate(paths[1:], start=1):
@@ -212,7 +214,9 @@ def unmake_(model: nn.Module, anatomy: Anatomy, config: Exits, subnet: SubNet, s
         block = model.get_submodule(place.block.path)
         ExitPoint.unmake_(block)
         classifier = block._modules.pop("exit")
-        if number in needed and classifier is not None:
+        assert classifier is not None
+        LateReset.unmake_(classifier)
+        if number in needed:
             blocks.append(model.get_submodule(_runs_last(anatomy, place, skipped)))
             classifiers.append(classifier)
     return Ending(tuple(blocks), tuple(classifiers), last, last > len(found))
@@ -224,6 +228,7 @@ def remove_(model: nn.Module, anatomy: Anatomy, config: Exits) -> None:
     for place in found:
         block = model.get_submodule(place.block.path)
         ExitPoint.unmake_(block)
+        LateReset.unmake_(block.get_submodule("exit"))
     for module in list(model.modules()):
         if isinstance(module, Collaborating):
             Collaborating.unmake_(module)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pliant.core.statistics import out_of_date
 from pliant.core.surgery import demote, mix_in
 from pliant.core.switch import Switch
 
@@ -91,6 +92,7 @@ class Sliced(nn.Module):
     _pliant_cut_by: dict[str, Callable[[Widths], Any]]
     _pliant_own_stage: int
     _pliant_own_names: dict[float, str]
+    _pliant_own_out_of_date: set[str]
     _pliant_views: _Views
 
     @staticmethod
@@ -107,7 +109,7 @@ class Sliced(nn.Module):
         """
         state = {"parts": {name: tuple(found) for name, found in parts.items()}, "numbers": dict(numbers)}
         state["cut_by"] = {name: _widths_that_cut(found) for name, found in parts.items()}
-        own = {"own_stage": 0, "own_names": {}, "views": _Views()}
+        own = {"own_stage": 0, "own_names": {}, "own_out_of_date": set(), "views": _Views()}
         mix_in(module, _mixin(tuple(parts), tuple(numbers)), "Sliced", switch=switch, **state, **own)
 
     def add_own_(self, names: Collection[str], stage: int, widths: Sequence[float]) -> None:
@@ -148,11 +150,26 @@ class Sliced(nn.Module):
         is_whole = not self._pliant_own_names or widths == self._pliant_switch.space.widths[-1]
         own = None if is_whole else self._pliant_own_names.get(widths[self._pliant_own_stage])
         if own is not None:
+            if own in self._pliant_own_out_of_date:
+                self._reset_own(own)
             tensors: Any = self._modules["widths"]._modules[own]  # type: ignore[union-attr]
             tensor = tensors._parameters.get(name, tensors._buffers.get(name))
             if tensor is not None:
                 return tensor
         return self._leading_part(name, self._whole(name), widths)
+
+    def reset_running_stats(self) -> None:
+        """Reset the statistics of a batch norm: those of narrower widths when their next batch comes (`LateReset`)."""
+        super().reset_running_stats()  # type: ignore[misc]
+        self._pliant_own_out_of_date = set(self._pliant_own_names.values())
+        self._pliant_switch.was_reset = self if self._pliant_own_names else None
+
+    def _reset_own(self, own: str) -> None:
+        if not self.training:
+            raise out_of_date("forward", f"{type(self).__name__}.widths.{own}")
+        self._pliant_own_out_of_date.discard(own)
+        for name, statistics in self.get_submodule(f"widths.{own}").named_buffers():
+            statistics.fill_(name == "running_var")
 
     def _whole(self, name: str) -> Any:
         return self._parameters[name] if name in self._parameters else self._buffers[name]

@@ -168,7 +168,8 @@ def added_names(model: nn.Module, anatomy: Anatomy, config: Width) -> dict[str, 
     names = {}
     for path in dict.fromkeys(cut.path for group in anatomy.channels for cut in group.cuts):
         own = config.norms != "shared" and _is_norm(model.get_submodule(path))
-        names[path] = names_of(Sliced, *(("widths",) if own else ()))
+        # A batch norm has `reset_running_stats`, which `Sliced` extends.
+        names[path] = names_of(Sliced, *(("widths",) if own else ())) - {"reset_running_stats"}
     if config.gate:
         names = merged(names, {_gate_path(anatomy, config.gate): names_of(GatePoint, "gate", KEPT)})
     return names
