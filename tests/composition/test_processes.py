@@ -104,6 +104,33 @@ for checkpointing in (None, {"use_reentrant": False}):
 refused("DistributedDataParallel(pliant.Objective(model))", lambda: pliant.Objective(parallel))
 assert torch.equal(pliant.extract(parallel.module.eval(), "TTTT")(x), model(x, subnet="TTTT"))
 
+
+def steps(model, step, images, labels):
+    # What drawn widths leave out has no gradient, and so weight decay and momentum do not move it.
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1)
+    torch.manual_seed(5)  # the draws
+    idle = set()
+    for _ in range(3):
+        optimizer.zero_grad()
+        step(images, labels).backward()
+        idle |= {name for name, parameter in model.named_parameters() if parameter.grad is None}
+        optimizer.step()
+    return idle
+
+
+def with_widths():
+    torch.manual_seed(0)
+    model = pliant.create_model("pliant:resnet20", num_classes=10, shortcut="projection")
+    return pliant.adapt_(model, pliant.Width(choices=(0.25, 0.4, 0.5, 0.6, 0.75, 1.0), norms="private")).eval()
+
+
+images = torch.rand(4, 3, 16, 16, generator=generator)
+expected, model = with_widths(), with_widths()
+idle = steps(expected, pliant.Objective(expected), images, y)
+assert idle and steps(model, DistributedDataParallel(pliant.Objective(model)), images[mine], y[mine]) == idle
+for (name, parameter), (_, other) in zip(model.named_parameters(), expected.named_parameters(), strict=True):
+    torch.testing.assert_close(parameter, other, msg=name, rtol=1e-4, atol=1e-5)
+
 mesh = init_device_mesh("cpu", (2,))
 
 

@@ -19,7 +19,6 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from pliant.axes import Axes
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.pointwise import StridedPointwise
 from pliant.create import ModelSource
@@ -209,7 +208,7 @@ def _fit(
     if place.rank == 0:
         run.prepare()
     with _quiet():
-        trainer = _trainer(recipe, place, callbacks, validate=len(data.val) > 0, partial=_leaves_some_out(objective))
+        trainer = _trainer(recipe, place, callbacks, validate=len(data.val) > 0)
         _run(trainer, module, feed, val_feed, run.checkpoint if resumed else None)
     return module, folder.rows
 
@@ -233,13 +232,12 @@ def _run(
         raise KeyboardInterrupt from None
 
 
-def _trainer(recipe: Recipe, place: Place, callbacks: list[L.Callback], *, validate: bool, partial: bool) -> L.Trainer:
+def _trainer(recipe: Recipe, place: Place, callbacks: list[L.Callback], *, validate: bool) -> L.Trainer:
     strategy: Any = "auto"
     if place.world_size > 1:
         strategy = DDPStrategy(
             process_group_backend="nccl" if place.device.type == "cuda" else "gloo",
             broadcast_buffers=False,  # RunFolder does it once an epoch
-            find_unused_parameters=partial,
         )
     on_cuda = place.device.type == "cuda"
     return L.Trainer(
@@ -261,28 +259,6 @@ def _trainer(recipe: Recipe, place: Place, callbacks: list[L.Callback], *, valid
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-def _leaves_some_out(objective: Objective | GateObjective) -> bool:
-    """Whether some steps leave parameters without a gradient, for which DDP would wait in vain.
-
-    The largest sub-network has all blocks and the first set of the norms, the smallest the second set. Every exit has
-    a classifier of its own, and every width may have norms of its own.
-    """
-    if isinstance(objective, GateObjective) or not isinstance(objective.model, AdaptiveModule):
-        return False
-    space = objective.model.space
-    if space.routes:  # what chooses among them learns in a phase of its own
-        return True
-    plan = objective.plan
-    learning = [space.parse(term.student) for term in plan.terms if term.start == 0 and term.student not in plan.random]
-    depths = {subnet.depth for subnet in learning}
-    skipping = tuple(count > 0 for count in space.skippable_blocks)
-    every_exit = {subnet.exit for subnet in learning} >= set(range(1, len(space.exit_stages) + 1))
-    width = Axes.of(objective.model.configs).width
-    widths = set(space.widths) if width and width.norms == "private" else set()
-    every_width = {subnet.width for subnet in learning} >= widths
-    return not (every_exit and every_width and {space.largest.depth, skipping} <= depths)
 
 
 @contextmanager

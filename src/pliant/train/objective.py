@@ -13,6 +13,7 @@ from pliant.core.plan import Plan, Term
 from pliant.core.subnet import SubNetSpace
 from pliant.plans import plan_for
 from pliant.train.draws import Draws
+from pliant.train.idle import with_idle_parameters
 from pliant.train.losses import feature_divergence, label_loss, logit_divergence
 from pliant.train.passes import Outputs, Passes
 
@@ -91,7 +92,7 @@ class Objective(nn.Module):
             ValueError: a view for students, but with this plan there are none, or not apart from their teachers.
         """
         losses = self._each_pass(x, y, students, lambda loss: loss)
-        return sum(losses[1:], losses[0])
+        return with_idle_parameters(sum(losses[1:], losses[0]), self.model)
 
     def backward(
         self,
