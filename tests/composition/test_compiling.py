@@ -189,6 +189,25 @@ def test_blocks_compiled_one_by_one(make, inputs):
             passes(compiled({"use_reentrant": False}))
 
 
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_gradients_where_the_compiler_skips_what_is_checkpointed(use_reentrant, make, inputs):
+    """It then runs the pass around that part in eager mode, and compiles the functions that are called there."""
+    model, x = make("own").train(), inputs("own")
+    for subnet in ("smallest", "largest"):
+        model(x, subnet=subnet).square().sum().backward()
+    quick = copy.deepcopy(model)
+    quick.zero_grad()
+    quick.checkpointing = {"use_reentrant": use_reentrant}
+    quick.pair = torch.compiler.disable(quick.pair)
+    quick.train()  # looks for parts that no longer follow
+    compiled = torch.compile(quick, backend="eager")
+    first, second = compiled(x, subnet="smallest"), compiled(x, subnet="largest")
+    second.square().sum().backward()
+    first.square().sum().backward()
+    for name, parameter in quick.named_parameters():
+        torch.testing.assert_close(parameter.grad, model.get_parameter(name).grad, msg=name)
+
+
 EXPORTED = [
     ("own", False),
     ("own", True),

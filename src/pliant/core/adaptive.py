@@ -20,6 +20,7 @@ from pliant.core.statistics import refuse_out_of_date
 from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.core.surgery import demote, mix_in
 from pliant.core.switch import Switch
+from pliant.core.uncompiled import uncompiled
 from pliant.core.wrapped import refuse_wrapped
 
 __all__ = [
@@ -144,7 +145,12 @@ class AdaptiveModule(nn.Module):
         Raises:
             ValueError: the model has no such sub-network, or no exits, or a part that follows no sub-network.
         """
-        self._check_parts()
+        if torch.compiler.is_compiling():
+            reason = self._why_refused()
+            if reason:
+                raise ValueError(reason)
+        elif self._pliant_adaptation.switch.checked != registrations():
+            refuse_replaced(self, "forward")
         if subnet is None and self._pliant_adaptation.switch.was_reset is not None:
             self._fill_statistics(*args, **kwargs)
         recorded: list[Tensor] | None = [] if features else None
@@ -158,15 +164,6 @@ class AdaptiveModule(nn.Module):
                 raise ValueError(f"exits: this {type(self).__name__} has one classifier; adapt it with pliant.Exits()")
             output = exit_pass.all_answers(logits_of(output))
         return (output, recorded) if features else output
-
-    def _check_parts(self) -> None:
-        """Look at all parts again where modules were registered since the last time."""
-        if torch.compiler.is_compiling():
-            reason = self._why_refused()
-            if reason:
-                raise ValueError(reason)
-        elif self._pliant_adaptation.switch.checked != registrations():
-            refuse_replaced(self, "forward")
 
     def _fill_statistics(self, *args: Any, **kwargs: Any) -> None:
         """Run the other sub-networks that have norms of their own, while all norms average what comes by.
@@ -182,7 +179,7 @@ class AdaptiveModule(nn.Module):
             self(*args, subnet=subnet, exits=subnet.exit is not None, **kwargs)
 
     def _why_refused(self) -> str:
-        """Say what `refuse_replaced` would. A compiler runs this whenever it makes code, and keeps the result."""
+        """Return the message of `refuse_replaced`, or nothing. A compiler runs this when it makes code."""
         try:
             refuse_replaced(self, "forward")
         except ValueError as error:
@@ -217,7 +214,8 @@ class AdaptiveModule(nn.Module):
         Raises:
             ValueError: the model has no such sub-network, or no exits, or a part that follows no sub-network.
         """
-        self._check_parts()
+        if self._pliant_adaptation.switch.checked != registrations():
+            refuse_replaced(self, "leave_early")
         with self._pliant_adaptation.switch.running(subnet, decide=decide, decides_at=at) as exit_pass:
             if exit_pass is None:
                 kind = type(self).__name__
@@ -289,6 +287,7 @@ def as_adaptive(model: nn.Module, caller: str) -> AdaptiveModule:
     return model
 
 
+@uncompiled
 def refuse_replaced(model: AdaptiveModule, caller: str) -> None:
     """Refuse a model of which a part no longer follows the sub-network; see `core.belonging.refuse_strangers`.
 

@@ -10,6 +10,8 @@ import torch
 from torch._C._autograd import _get_sequence_nr
 from torch.autograd import Variable
 
+from pliant.core.uncompiled import uncompiled
+
 __all__ = ["Parts", "PassLog"]
 
 Parts = tuple[tuple[bool, ...], tuple[float, ...]]
@@ -37,6 +39,7 @@ class PassLog:
         self._forgotten = False
         self._backward: tuple[int, weakref.ref[_EndOfBackward]] | None = None
 
+    @uncompiled
     def note(self, parts: Parts) -> None:
         """Write down that nodes which are made from now on belong to this sub-network."""
         if self._in_backward():

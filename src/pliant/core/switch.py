@@ -117,7 +117,7 @@ class Switch:
         def go_on(place: int) -> None:
             self._running = routes[place]
             if torch.is_grad_enabled():
-                self._note_for_backward(routes[place])
+                self._log.note(routes[place])
 
         before, self.gate_pass = self.gate_pass, GatePass(go_on if chooses else None)
         try:
@@ -151,36 +151,31 @@ class Switch:
             ValueError: there is no such sub-network, or another thread runs the model at this moment.
         """
         parts, exit_number = self._chosen(subnet)
-        locked = not torch.compiler.is_compiling() and self._locked()
+        # Asked here and nowhere below: where a compiler gives up on a pass, it still compiles the functions called.
+        compiling = torch.compiler.is_compiling()
+        locked = not compiling and self._lock.acquire(blocking=False)
+        if not (locked or compiling):
+            raise ValueError(
+                "subnet: two threads run this model at the same time, and share the choice of the sub-network; give "
+                "each of them pliant.extract(model, subnet, share=True), which copies no weight"
+            )
         before = self._running, self._features, self._learns, self.exit_pass
         learns = torch.is_grad_enabled()
+        noted = learns and not compiling  # a compiler settles what is computed again in advance
         try:
             self._running, self._features, self._learns = parts, features, learns
             if exit_number is not None:
                 every = every_exit or self._chained
                 self.exit_pass = ExitPass(exit_number, every=every, decide=decide, decides_at=decides_at)
-            if learns:
-                self._note_for_backward(parts)
+            if noted:
+                self._log.note(parts)
             yield self.exit_pass
         finally:
             self._running, self._features, self._learns, self.exit_pass = before
             if locked:
                 self._lock.release()
-            if learns:
-                self._note_for_backward(before[0] or self._largest)
-
-    def _locked(self) -> bool:
-        if not self._lock.acquire(blocking=False):
-            raise ValueError(
-                "subnet: two threads run this model at the same time, and share the choice of the sub-network; give "
-                "each of them pliant.extract(model, subnet, share=True), which copies no weight"
-            )
-        return True
-
-    def _note_for_backward(self, parts: Parts) -> None:
-        # A compiler settles what is computed again in advance.
-        if not torch.compiler.is_compiling():
-            self._log.note(parts)
+            if noted:
+                self._log.note(before[0] or self._largest)
 
     def _outside(self) -> Parts:
         """What runs while no pass is running."""
