@@ -264,3 +264,32 @@ def test_a_backward_pass_that_fails_leaves_nothing_behind(make, inputs):
         model.zero_grad(set_to_none=True)
         loss.backward()
         assert_same({name: p.grad for name, p in model.named_parameters()}, expected)
+
+
+@pytest.mark.parametrize("library", ["own", "timm ViT", "timm ResNet"])
+@pytest.mark.parametrize("equilibrium", ["none", "all"])
+def test_exits_within_a_checkpoint(library, equilibrium, make, inputs):
+    """Also where the exit, and so the end of the pass, is inside of what is checkpointed."""
+    model, x = make(library, adapted=False).train(), inputs(library)
+    pliant.adapt_(model, pliant.Exits(equilibrium=equilibrium))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    checkpointed = copy.deepcopy(model)
+    switch_on(checkpointed, library, use_reentrant=False)
+
+    def loss(network, subnet):
+        torch.manual_seed(3)  # stochastic depth
+        if subnet == "all":
+            return sum((logits.square().sum() for logits in network(x, exits=True)), torch.zeros(()))
+        return network(x, subnet=subnet).square().sum()
+
+    subnets = ("all", *map(str, model.subnets))
+    waiting = [loss(checkpointed, subnet) for subnet in subnets]
+    for subnet, checkpointed_loss in zip(subnets, waiting, strict=True):
+        found = []
+        for network, value in ((model, loss(model, subnet)), (checkpointed, checkpointed_loss)):
+            network.zero_grad(set_to_none=True)
+            value.backward()
+            found.append({name: None if p.grad is None else p.grad.clone() for name, p in network.named_parameters()})
+        assert_same(found[1], found[0])

@@ -177,7 +177,45 @@ if rank == 0:
         torch.testing.assert_close(plain(x, subnet=subnet), output)
         torch.testing.assert_close(pliant.extract(plain, subnet)(x), output)
 
-refused("sharded by fully_shard, which allows no copy", lambda: pliant.extract(model, "TTTT"))
+
+def with_exits(own_unit=None):
+    torch.manual_seed(0)
+    model = pliant.adapt_(small.small("own"), pliant.Exits(at=(3, 5))).train()
+    if own_unit is None:
+        return model
+    for block in model.blocks:
+        if own_unit and hasattr(block, "exit"):
+            fully_shard(block.exit, mesh=mesh)
+        fully_shard(block, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+losses = {
+    "all exits": lambda model, x: sum(logits.square().mean() for logits in model(x, exits=True)),
+    "exit=1": lambda model, x: model(x, subnet="exit=1").square().mean(),
+    "exit=2": lambda model, x: model(x, subnet="exit=2").square().mean(),
+}
+model = with_exits(own_unit=True)
+for what, loss in [*losses.items(), *losses.items()]:
+    plain = with_exits()
+    loss(plain, x).backward()
+    model.zero_grad()
+    loss(model, x[mine]).backward()
+    compare(model, plain, f"fully_shard, {what}")
+# What a pass that ends early has gathered is given back: it is not used again after the weights have changed.
+with torch.no_grad():
+    model.eval()(x, subnet="exit=1")
+    for parameter in model.parameters():
+        parameter.mul_(1.5)
+    plain = with_exits().eval()
+    for parameter in plain.parameters():
+        parameter.mul_(1.5)
+    torch.testing.assert_close(model(x, subnet="exit=1"), plain(x, subnet="exit=1"))
+together = with_exits(own_unit=False)
+for loss in losses.values():
+    refused("the child 'exit' of the block", lambda: loss(together, x[mine]))
+
+refused("sharded by fully_shard, which allows no copy", lambda: pliant.extract(again, "TTTT"))
 model = small.small("own")
 fully_shard(model.blocks[0], mesh=mesh)
 refused("sharded by fully_shard; adapt it first", lambda: pliant.adapt_(model, pliant.Depth()))

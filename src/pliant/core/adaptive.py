@@ -155,10 +155,13 @@ class AdaptiveModule(nn.Module):
             self._fill_statistics(*args, **kwargs)
         recorded: list[Tensor] | None = [] if features else None
         with self._pliant_adaptation.switch.running(subnet, recorded, every_exit=exits) as exit_pass:
+            answer = None
             try:
                 output = super().forward(*args, **kwargs)
             except Left as left:
-                output = left.args[0]
+                answer = left.args[0]
+            if answer is not None:
+                output = answer()
         if exits:
             if exit_pass is None:
                 raise ValueError(f"exits: this {type(self).__name__} has one classifier; adapt it with pliant.Exits()")

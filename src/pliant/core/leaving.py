@@ -19,8 +19,8 @@ Decide = Callable[[int, Tensor], Tensor]
 class Left(Exception):
     """Raised at the exit where a pass ends, so that nothing behind it runs, whatever the forward that it is part of.
 
-    Not an error: `AdaptiveModule.forward` catches it. What it was made with are the logits `[batch, classes]`. (It has
-    no `__init__` of its own, which a compiler could not follow.)
+    Not an error: `AdaptiveModule.forward` catches it. Its argument returns the logits `[batch, classes]`, and is called
+    once the exception is gone, and with it whatever it ran through, such as a checkpoint.
     """
 
 
@@ -62,11 +62,15 @@ class ExitPass:
         )
 
     def later(self, exit_number: int, classify: Callable[[], Tensor]) -> None:
-        """Let an exit on the way answer when it is asked: outside of the block, which may be part of a checkpoint."""
+        """Let an exit answer when it is asked: outside of the block, which may be part of a checkpoint."""
         self._waiting.append((exit_number, classify))
 
+    def ends_at(self, exit_number: int) -> bool:
+        """Whether nothing behind an exit runs, for any input."""
+        return exit_number == self.last and self.decide is None
+
     def answer_of(self, exit_number: int) -> Tensor | None:
-        """Return the logits of an exit on the way; none if it did not answer."""
+        """Return the logits of an exit; none if the pass did not come by, or if it is the network's own end."""
         waiting, self._waiting = self._waiting, []
         for number, classify in waiting:
             self.logits[number] = classify()
@@ -77,16 +81,6 @@ class ExitPass:
         before = [self.answer_of(number) for number in range(1, self.last)]
         assert all(logits is not None for logits in before)
         return [*before, last]  # type: ignore[list-item]
-
-    def answer(self, exit_number: int, logits: Tensor) -> None:
-        """Note what an exit answered.
-
-        Raises:
-            Left: this is where the pass ends.
-        """
-        self.logits[exit_number] = logits
-        if exit_number == self.last and self.decide is None:
-            raise Left(logits)
 
     def shrink(self, exit_number: int, logits: Tensor, output: Any) -> Any:
         """Let the inputs leave that are decided; return the block's output for the others.
@@ -101,7 +95,7 @@ class ExitPass:
         self._keep(exit_number, leaves, logits)
         stays = (~leaves).nonzero().flatten()
         if not len(stays):
-            raise Left(logits)
+            raise Left
         self.logits = {number: rows[stays] for number, rows in self.logits.items()}
         return rows_of(output, stays)
 

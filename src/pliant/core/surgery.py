@@ -19,6 +19,7 @@ __all__ = [
     "demote",
     "identity_for",
     "is_mixed",
+    "is_sharded",
     "merged",
     "mix_in",
     "mixins_of",
@@ -209,7 +210,7 @@ def shared_copy(module: ModuleT) -> ModuleT:
     Raises:
         ValueError: the tensors are parts that FSDP keeps in several processes.
     """
-    if any(_sharded(part) for part in module.modules()):
+    if any(is_sharded(part) for part in module.modules()):
         raise ValueError(
             f"this {type(module).__name__} is sharded by fully_shard, which allows no copy of it: take its full state "
             "dict, and extract from a model that has loaded it"
@@ -241,7 +242,8 @@ def _is_part(tensor: Tensor) -> bool:
     return not is_traceable_wrapper_subclass(tensor) and tensor.untyped_storage().nbytes() > tensor.nbytes
 
 
-def _sharded(module: nn.Module) -> bool:
+def is_sharded(module: nn.Module) -> bool:
+    """Whether `fully_shard` was called on a module itself."""
     fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # who has not imported it has sharded nothing
     return fsdp is not None and isinstance(module, fsdp.FSDPModule)
 
@@ -274,7 +276,7 @@ def refuse_unfit(root: nn.Module, changed: Mapping[str, Collection[str]], reserv
     for name in takes(root):
         if name in reserved:
             raise ValueError(f"the forward of this {type(root).__name__} has an argument {name!r} already; rename it")
-    if any(_sharded(module) for module in root.modules()):
+    if any(is_sharded(module) for module in root.modules()):
         raise ValueError(f"this {type(root).__name__} is sharded by fully_shard; adapt it first, then shard it")
     for path, names in {"": (), **changed}.items():
         module = root.get_submodule(path)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pliant.core.leaving import Left
+from pliant.core.leaving import ExitPass, Left
 from pliant.core.stream import averaged, stream_of
-from pliant.core.surgery import demote, mix_in
+from pliant.core.surgery import demote, is_sharded, mix_in
 from pliant.core.switch import Switch
 
 __all__ = ["Classifier", "Collaborating", "EarlyExit", "ExitPoint", "Removed"]
@@ -104,7 +104,7 @@ class ExitPoint(nn.Module):
         output = super().forward(*args, **kwargs)
         classify: Any = self._modules["exit"]
         if self._pliant_switch is None:
-            raise Left(classify(stream_of(output)))
+            raise Left(partial(classify, stream_of(output)))
         exit_pass = self._pliant_switch.exit_pass
         if exit_pass is None or not exit_pass.asks(self._pliant_number):
             return output
@@ -115,18 +115,53 @@ class ExitPoint(nn.Module):
             )
         stream = stream_of(output)
         if exit_pass.settles(self._pliant_number):
-            logits = classify(stream)
-            exit_pass.answer(self._pliant_number, logits)
+            if exit_pass.ends_at(self._pliant_number):
+                return self._end(exit_pass, output)
+            exit_pass.later(self._pliant_number, partial(_answer, classify, stream))
+            logits = exit_pass.answer_of(self._pliant_number)
+            assert logits is not None
             return exit_pass.shrink(self._pliant_number, logits, output)
         ahead = exit_pass.last - self._pliant_number
         if self._pliant_equilibrium != "none" and torch.is_grad_enabled():
             every_scale = self._pliant_equilibrium == "all"
             scaled = _scaled(stream, 1 / (ahead + 1), every_scale=every_scale)
-            exit_pass.later(self._pliant_number, partial(classify, scaled))
+            exit_pass.later(self._pliant_number, partial(_answer, classify, scaled))
             stream = _scaled(stream, ahead / (ahead + 1), every_scale=every_scale)
             return (stream, *output[1:]) if isinstance(output, tuple) else stream
-        exit_pass.later(self._pliant_number, partial(classify, stream))
+        exit_pass.later(self._pliant_number, partial(_answer, classify, stream))
         return output
+
+    def _end(self, exit_pass: ExitPass, output: Any) -> Any:
+        """End the pass: at once, or where the block is sharded, behind the hooks that shard it again."""
+        number, classify = self._pliant_number, self._modules["exit"]
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            exit_pass.later(number, partial(_answer, classify, stream_of(output)))
+            raise Left(partial(exit_pass.answer_of, number))
+
+        if not is_sharded(self):
+            leave(self, (), output)
+
+        def leave_once(*args: Any) -> None:
+            handle.remove()
+            leave(*args)
+
+        handle = self.register_forward_hook(leave_once)  # it runs last, in this very pass
+        return output
+
+
+def _answer(classify: Any, stream: Any) -> Tensor:
+    """Run a classifier outside of its block, where the block may be sharded again."""
+    if not is_sharded(classify) and _is_distributed(next(classify.parameters())) > _is_distributed(stream):
+        raise ValueError(
+            "exits: the classifier of an exit is sharded together with its block, and runs outside of it; call "
+            "fully_shard on the classifier, the child 'exit' of the block, first"
+        )
+    return classify(stream)
+
+
+def _is_distributed(tensor: Any) -> bool:
+    return hasattr(tensor, "device_mesh")
 
 
 class Collaborating(nn.Module):
@@ -226,4 +261,5 @@ class EarlyExit(nn.Module):
         try:
             return self.network(*args, **kwargs)
         except Left as left:
-            return left.args[0]
+            answer = left.args[0]
+        return answer()
