@@ -3,10 +3,14 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 
 import pliant
+from pliant.checkpoint import read_info
+from pliant.cli.measure import load_data_of
 from pliant.cli.train import changed
 from pliant.train.recipe import Recipe
 
@@ -163,3 +167,19 @@ def test_a_start_can_be_named(train, train_refused, tmp_path) -> None:
     assert torch.equal(trained.state_dict()["conv1.weight"], plain.state_dict()["conv1.weight"])
     line = train_refused("--start-from", tmp_path / "plain", "--set", "model.name=pliant:resnet32", out=tmp_path / "2")
     assert "layer1.3.conv1.weight is missing" in line
+
+
+def test_the_white_of_integer_images_reaches_training_and_measuring(cli, recipe, refused, tmp_path) -> None:
+    """Twelve bits stored in 32: the values alone do not say whether 4095 or 65535 is white."""
+    for label, brightest in (("dark", 1000), ("light", 4095)):
+        folder = tmp_path / "scans" / "train" / label
+        folder.mkdir(parents=True)
+        for number in range(8):
+            Image.fromarray(numpy.full((8, 8), brightest - number, "i4")).save(folder / f"{number}.tif")
+    given = ("train", "--recipe", recipe, "--data", tmp_path / "scans", "--out", tmp_path / "out", "--epochs", 1)
+    line = refused(*given)
+    assert "white" in line and "4095" in line and str(tmp_path / "scans") in line
+    assert cli(*given, "--set", "data.white=4095").status == 0
+    assert read_info(tmp_path / "out")["info"]["mean"][0] == pytest.approx((996.5 + 4091.5) / 2 / 4095, abs=1 / 255)
+    seen = load_data_of(tmp_path / "out", None, read_info(tmp_path / "out")["info"])
+    assert seen.train.style.whites == {"I": 4095, "F": 4095}

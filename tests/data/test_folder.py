@@ -1,5 +1,7 @@
 import os
+import re
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,6 @@ from PIL import Image
 
 from pliant.data import Augment, load_data
 from pliant.data import decode as decode_module
-from pliant.data.decode import read_image, to_bytes
 
 from .conftest import numbers
 
@@ -67,20 +68,34 @@ def test_images_of_several_sizes_are_covered_and_cut(make_folder):
     assert image.std(dim=(2, 3)).max() < 1e-5  # the bright middle is all that is left
 
 
-def test_images_below_class_folders_count_and_other_files_do_not(make_folder):
+def test_images_below_class_folders_count_and_other_files_are_counted_and_named(make_folder):
     folder = make_folder({"train": {"cat/images": 4, "dog": 4}})
-    (folder / "train" / "cat" / "boxes.txt").write_text("0 0 1 1")
-    (folder / "train" / "cat" / "._0000.png").write_bytes(b"left by a Mac")
-    (folder / "train" / ".cache").mkdir()
-    data = load_data(folder, val_fraction=0.0)
+    strange = {
+        "train/cat/boxes.txt": "not named as images",
+        "train/cat/images/notes.txt": "not named as images",
+        "train/cat/._0000.png": "hidden",
+        "train/dog/.ipynb_checkpoints/0000.png": "hidden",
+        "train/.cache/0000.png": "hidden",
+        "train/stray.png": "outside of the class folders",
+    }
+    for name in strange:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not an image")
+    (folder / "README.md").write_text("beside the parts")
+    with pytest.warns(UserWarning, match=f"{folder}: skipped 6 files: ") as warned:
+        data = load_data(folder, val_fraction=0.0)
     assert data.class_names == ("cat", "dog") and data.train.labels.tolist() == [0] * 4 + [1] * 4
+    (message,) = (str(warning.message) for warning in warned)
+    told = {reason: (int(count), path) for count, reason, path in re.findall(r"(\d) ([a-z ]+) \(([^)]*)\)", message)}
+    assert {reason: count for reason, (count, _) in told.items()} == Counter(strange.values())
+    assert all(strange[str(Path(path).relative_to(folder))] == reason for reason, (_, path) in told.items())
 
 
 def test_second_start_reads_what_the_first_decoded(make_folder, monkeypatch):
     folder = make_folder({"train": TWO})
     first = load_data(folder)
     with monkeypatch.context() as patched:
-        patched.setattr(decode_module, "read_image", lambda path: pytest.fail("decoded again"))
+        patched.setattr(decode_module, "read_image", lambda *args: pytest.fail("decoded again"))
         assert numbers(first, load_data(folder).train) == numbers(first, first.train)
     Image.new("RGB", (8, 8), (255, 3, 77)).save(folder / "train" / "cat" / "0000.png")
     os.utime(folder / "train" / "cat" / "0000.png", (time.time() + 5,) * 2)
@@ -174,20 +189,9 @@ def test_a_file_that_is_no_archive(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option", [{"val_fraction": 1.0}, {"val_fraction": -0.1}, {"image_size": 0}, {"workers": -1}], ids=str
+    "option", [{"val_fraction": 1.0}, {"val_fraction": -0.1}, {"image_size": 0}, {"workers": -1}, {"white": 0}], ids=str
 )
 def test_options_out_of_range_are_named(option):
     (name,) = option
     with pytest.raises(ValueError, match=f"^{name}: got .*expected"):
         load_data("digits", **option)
-
-
-def test_pictures_of_any_kind_become_rgb(tmp_path):
-    shades = Image.linear_gradient("L")
-    sixteen = Image.frombytes("I;16", (256, 256), b"".join(bytes([value, value]) for value in shades.tobytes()))
-    kinds = {"grey": shades, "sixteen bit": sixteen, "palette": shades.convert("P"), "alpha": shades.convert("RGBA")}
-    for name, image in kinds.items():
-        image.save(tmp_path / f"{name}.png")
-        found = to_bytes(read_image(tmp_path / f"{name}.png"))
-        assert found.shape == (3, 256, 256), name
-        assert (found[0].int() - to_bytes(shades.convert("RGB"))[0].int()).abs().max() <= 1, name

@@ -66,6 +66,7 @@ def test_numbers_as_people_write_them() -> None:
         ({"data": {"source": "digits", "val_fraction": 1.0}}, ["val_fraction", "1.0"]),
         ({"data": {"source": "digits", "image_size": 64, "resize": 63}}, ["Data.resize", "63", "64"]),
         ({"data": {"source": "digits", "interpolation": "best"}}, ["interpolation", "'best'", "'bilinear', 'bicubic'"]),
+        ({"data": {"source": "digits", "white": 0}}, ["Data.white", "0"]),
         ({"data": {"source": "digits", "augment": {"crop": 0}}}, ["Augment.crop", "0"]),
         ({"model": {"name": "pliant:resnet20", "options": {"num_classes": 3}}}, ["num_classes"]),
         ({"model": {"name": "a:b", "pretrained": True, "start_from": "x"}}, ["start_from", "'x'", "pretrained"]),

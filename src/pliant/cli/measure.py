@@ -276,7 +276,8 @@ def data_options(run: Path) -> dict[str, Any]:
         return {}
     recipe = Recipe.load(run / "recipe.yaml")
     held_out = {"val_fraction": recipe.data.val_fraction, "seed": recipe.seed}
-    return held_out | {"resize": recipe.data.resize, "interpolation": recipe.data.interpolation}
+    seen = {"resize": recipe.data.resize, "interpolation": recipe.data.interpolation, "white": recipe.data.white}
+    return held_out | seen
 
 
 def augment_of(run: Path) -> Augment | None:

@@ -1,47 +1,60 @@
-"""Image files to bytes."""
+"""Image files to bytes: the one place where an image file is opened."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from pliant.data.colour import WHITES, choose_white, open_values, to_rgb
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["decode_all", "find_size", "read_image", "to_bytes"]
+__all__ = ["VERSION", "decode_all", "find_size", "find_whites", "read_image", "to_bytes"]
+
+VERSION = 2
+"""Rises whenever a file is decoded to other bytes than before, so that decoded images in the cache are made again."""
 
 PROBES = 64
 CHUNK = 64
+OPEN_SUFFIXES = (".pfm", ".tif", ".tiff")
+"""Of files that may not state the value of white."""
 
 
-def read_image(path: Path) -> Image:
-    """Read a picture in RGB, whatever it was in.
+def read_image(path: Path, whites: Mapping[str, float]) -> Image:
+    """Read a picture, the first of several, as 8-bit RGB.
+
+    Args:
+        path: of the file.
+        whites: from `find_whites`.
 
     Raises:
-        ValueError: it cannot be read; names the path.
+        ValueError: it cannot be read, or its values lie outside of 0 to white; names the path.
     """
-    from PIL import Image
+    with _opened(path) as image:
+        return to_rgb(image, whites)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """Open an image file; whatever is wrong with it becomes one line that names the path."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
-            if image.mode == "RGB":
-                image.load()
-                return image
-            if image.mode.startswith("I;16") or image.mode == "I":
-                # Pillow would clip 16 bits at 255 instead of scaling them
-                return image.point(lambda value: value / 256).convert("L").convert("RGB")
-            if "transparency" in image.info:
-                return image.convert("RGBA").convert("RGB")
-            return image.convert("RGB")
-    except Exception as error:  # decoders of many formats raise whatever they like
-        reason = "not an image, or damaged" if "cannot identify" in str(error) else " ".join(str(error).split())
+            yield image
+    except UnidentifiedImageError:
+        reason = "it is not an image, is damaged, or is of a kind that Pillow cannot read"
         raise ValueError(f"cannot read the image {path}: {reason}") from None
+    except Exception as error:  # decoders of many formats raise whatever they like
+        raise ValueError(f"cannot read the image {path}: {' '.join(str(error).split())}") from None
 
 
 def to_bytes(image: Image) -> Tensor:
@@ -50,7 +63,7 @@ def to_bytes(image: Image) -> Tensor:
     return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(height, width, 3).permute(2, 0, 1)
 
 
-def decode_all(files: Sequence[Path], size: int) -> Tensor:
+def decode_all(files: Sequence[Path], size: int, whites: Mapping[str, float]) -> Tensor:
     """Decode many images, on all cores, into `[images, 3, size, size]`.
 
     An image of another shape is scaled until it covers the square, and what sticks out is cut off evenly.
@@ -60,13 +73,11 @@ def decode_all(files: Sequence[Path], size: int) -> Tensor:
     """
     from PIL import Image, ImageOps
 
-    pixels = torch.empty(len(files), size, size, 3, dtype=torch.uint8)
-
     pixels = torch.empty(len(files), 3, size, size, dtype=torch.uint8)
 
     def decode(start: int) -> None:
         for place in range(start, min(start + CHUNK, len(files))):
-            image = read_image(files[place])
+            image = read_image(files[place], whites)
             if image.size != (size, size):
                 image = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
             pixels[place] = to_bytes(image)
@@ -84,13 +95,39 @@ def decode_all(files: Sequence[Path], size: int) -> Tensor:
 
 def find_size(files: Sequence[Path]) -> int:
     """Return the usual length of the shorter side in pixels, from some of the images."""
-    from PIL import Image
-
     sides = []
-    for path in files[:: max(1, len(files) // PROBES)]:
-        try:
-            with Image.open(path) as image:  # reads the head of the file only
-                sides.append(min(image.size))
-        except Exception:
-            sides.append(min(read_image(path).size))  # says what is wrong
+    for path in _some(files):
+        with _opened(path) as image:  # reads the head of the file only
+            sides.append(min(image.size))
     return sorted(sides)[len(sides) // 2]
+
+
+def find_whites(files: Sequence[Path], white: float | None = None) -> dict[str, float]:
+    """Return the value of white in the images of a data set that do not state it, by Pillow's mode.
+
+    Args:
+        files: of the training part; some of them are read.
+        white: the value, where a person named it.
+
+    Raises:
+        ValueError: the values fit no usual range, or an image cannot be read; names a path.
+    """
+    if white is not None:
+        return dict.fromkeys(WHITES, white)
+    brightest: dict[str, tuple[float, Path]] = {}
+    for path in _some([path for path in files if path.suffix.lower() in OPEN_SUFFIXES]):
+        with _opened(path) as image:
+            values = open_values(image)
+            if values is not None:
+                brightest[image.mode] = max(brightest.get(image.mode, (0.0, path)), (float(values.max()), path))
+    found = {}
+    for mode, (largest, path) in brightest.items():
+        try:
+            found[mode] = choose_white(mode, largest)
+        except ValueError as error:
+            raise ValueError(f"white: {error} ({path}); give the value of white") from None
+    return found
+
+
+def _some(files: Sequence[Path]) -> Sequence[Path]:
+    return files[:: max(1, len(files) // PROBES)]

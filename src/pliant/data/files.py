@@ -108,7 +108,7 @@ class _Pictures(Dataset[Tensor | str]):
     def __getitem__(self, item: tuple[int, int]) -> Tensor | str:
         row, place = item
         try:
-            image = read_image(self.files[row])
+            image = read_image(self.files[row], self.cut.style.whites)
         except ValueError as error:
             return str(error)  # raised in a worker it would come out with a traceback in its text
         with global_seed(*self.name, "picture", place):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = ["EXTENSIONS", "Listing", "Part", "list_folder"]
 
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+EXTENSIONS = tuple(".apng .avif .bmp .gif .jfif .jp2 .jpeg .jpg .pbm .pfm .pgm .png .pnm .ppm .tif .tiff .webp".split())
+HIDDEN = (".", "__MACOSX")
 EXPECTED = "expected train/ and test/ (or val/), each with one folder of images per class"
 
 
@@ -27,6 +29,19 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """A file that is no image of the data set.
+
+    Attributes:
+        path: of the file.
+        reason: why it is skipped, as one says it of several.
+    """
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
 class Listing:
     """A folder of class folders.
 
@@ -35,16 +50,25 @@ class Listing:
         class_names: in alphabetical order.
         parts: `train`; `test`, if there are images that choose nothing; `val`, if the folder sets images apart for
             validation, else they are to be cut from the training part.
+        skipped: files in the parts that are not images of a class.
     """
 
     root: Path
     class_names: tuple[str, ...]
     parts: dict[str, Part]
+    skipped: tuple[Skipped, ...]
 
     @property
     def count(self) -> int:
         """Images in all parts."""
         return sum(len(part.files) for part in self.parts.values())
+
+    def what_was_skipped(self) -> str:
+        """Count the skipped files by reason, each with the path of one."""
+        examples = {skipped.reason: skipped.path for skipped in reversed(self.skipped)}
+        counts = Counter(skipped.reason for skipped in self.skipped)
+        reasons = [f"{count} {reason} ({examples[reason]})" for reason, count in counts.most_common()]
+        return f"skipped {len(self.skipped)} {'file' if len(self.skipped) == 1 else 'files'}: {', '.join(reasons)}"
 
     def identity(self) -> list[tuple[str, str, int, int]]:
         """Part, path, size and date of every file: what changes when an image does."""
@@ -71,10 +95,11 @@ def list_folder(root: Path) -> Listing:
     root = _find_root(root)
     class_names = tuple(_class_folders(root / "train"))
     found = [name for name in ("train", "val", "test") if (root / name).is_dir()]
-    parts = {name: _list_part(root / name, class_names) for name in found}
+    skipped: list[Skipped] = []
+    parts = {name: _list_part(root / name, class_names, skipped) for name in found}
     if "val" in parts and "test" not in parts:
         parts["test"] = parts.pop("val")
-    return Listing(root, class_names, parts)
+    return Listing(root, class_names, parts, tuple(skipped))
 
 
 def _find_root(root: Path) -> Path:
@@ -97,8 +122,7 @@ def _find_root(root: Path) -> Path:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    hidden = (".", "__MACOSX")
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(hidden))
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(HIDDEN))
 
 
 def _class_folders(part: Path) -> list[str]:
@@ -108,30 +132,44 @@ def _class_folders(part: Path) -> list[str]:
     return names
 
 
-def _list_part(part: Path, class_names: Sequence[str]) -> Part:
+def _list_part(part: Path, class_names: Sequence[str], skipped: list[Skipped]) -> Part:
+    """List the images of a part; what is not one is added to `skipped`."""
     names = _class_folders(part)
     strange = [name for name in names if name not in class_names]
     if strange:
         raise ValueError(f"{part}: class {_some(strange)} is not in train/, which has {_some(class_names)}")
+    images = _list_images(part, names, skipped)
     files: list[Path] = []
     labels: list[int] = []
     for name in names:
-        images = _list_images(part / name)
-        if not images:
+        if not images[name]:
             raise ValueError(f"{part / name}: the class has no images ({' '.join(EXTENSIONS)})")
-        files += images
-        labels += [class_names.index(name)] * len(images)
+        files += sorted(images[name])  # an order that is the same everywhere
+        labels += [class_names.index(name)] * len(images[name])
     return Part(tuple(files), tuple(labels))
 
 
-def _list_images(folder: Path) -> list[Path]:
-    """Images in the folder and below it, in an order that is the same everywhere."""
-    found = []
-    for directory, _, names in os.walk(folder, followlinks=True):
-        found += [
-            Path(directory, name) for name in names if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        ]
-    return sorted(found)
+def _list_images(part: Path, class_names: Sequence[str], skipped: list[Skipped]) -> dict[str, list[Path]]:
+    """Return the images in each class folder and below it."""
+    images: dict[str, list[Path]] = {name: [] for name in class_names}
+    for directory, _, names in os.walk(part, followlinks=True):
+        folders = Path(directory).relative_to(part).parts
+        for name in names:
+            path, reason = Path(directory, name), _why_skipped(folders, name)
+            if reason:
+                skipped.append(Skipped(path, reason))
+            else:
+                images[folders[0]].append(path)
+    return images
+
+
+def _why_skipped(folders: tuple[str, ...], name: str) -> str:
+    """Return why a file in these folders of a part is not an image of the data set; empty if it is one."""
+    if any(part.startswith(HIDDEN) for part in (*folders, name)):
+        return "hidden"
+    if not name.lower().endswith(EXTENSIONS):
+        return "not named as images"
+    return "" if folders else "outside of the class folders"
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

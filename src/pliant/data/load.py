@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ from torch import Tensor
 from pliant.data.archive import is_archive, unpack
 from pliant.data.cache import cache_folder, cached_tensors, fingerprint
 from pliant.data.cut import cut_off
-from pliant.data.decode import decode_all, find_size
+from pliant.data.decode import VERSION, decode_all, find_size, find_whites
 from pliant.data.files import FileSplit, default_workers
 from pliant.data.folder import Listing, list_folder
 from pliant.data.named import NAMED, NAMED_SIZE, LabelledPixels, load_named
@@ -90,6 +91,7 @@ def load_data(
     image_size: int | None = None,
     resize: int | None = None,
     interpolation: Interpolation = "bilinear",
+    white: float | None = None,
     val_fraction: float = 0.1,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
@@ -106,12 +108,18 @@ def load_data(
     read as they are needed, and normalised as ImageNet is. A small image that is not square is scaled until
     it covers the square, and cut in the middle.
 
+    Images of every colour model and depth become 8-bit RGB, transparent pixels white; of several frames the first is
+    taken. Files that are not named as images, or hidden, are skipped, with one warning that counts them.
+
     Args:
         spec: `digits`, `cifar10`, `cifar100`, the path of a folder, or of an archive (.tar*, .zip) of one.
         image_size: height and width in pixels; none = what the images have, and 224 if they are large.
         resize: of large images: the shorter side is scaled to so many pixels before the middle is cut out for
             validation and test; none = 256/224 of the image size.
         interpolation: how images are scaled: `bilinear` or `bicubic`.
+        white: the value of white in files of 32-bit integers, signed 16-bit integers or floats, which do not state it;
+            none = the smallest of 1 (floats), 255, 65535 and the depth of the integers that none of the training
+            images read for this (up to 127) exceeds.
         val_fraction: share of the training images that is held out for validation.
         seed: of the choice of validation images.
         cache: folder for what is unpacked, decoded or downloaded; none = the folder named by the environment
@@ -122,7 +130,7 @@ def load_data(
     Raises:
         ValueError: there is no such data, or something is wrong with it: one line that says what.
     """
-    _check_options(val_fraction, image_size, resize, interpolation, workers)
+    _check_options(val_fraction, image_size, resize, interpolation, white, workers)
     hold_out = partial(cut_off, fraction=val_fraction, name=("validation", seed))
     folder = cache_folder(cache)
     if spec in NAMED:
@@ -144,13 +152,28 @@ def load_data(
         )
     name = path.name.split(".")[0] if is_archive(path) else path.resolve().name
     listing = list_folder(unpack(path, folder) if is_archive(path) else path)
-    size = image_size or _usual_size(listing)
-    style = Style(size, listing.class_names, IMAGENET_MEAN, IMAGENET_STD, resize=resize, interpolation=interpolation)
+    if listing.skipped:
+        warnings.warn(f"{path}: {listing.what_was_skipped()}", stacklevel=2)
+    files = listing.parts["train"].files
+    style = Style(
+        image_size or _usual_size(files),
+        listing.class_names,
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        resize=resize,
+        interpolation=interpolation,
+        whites=find_whites(files, white),
+    )
     return _data(name, _folder_splits(name, listing, style, workers, folder), hold_out)
 
 
 def _check_options(
-    val_fraction: float, image_size: int | None, resize: int | None, interpolation: str, workers: int | None
+    val_fraction: float,
+    image_size: int | None,
+    resize: int | None,
+    interpolation: str,
+    white: float | None,
+    workers: int | None,
 ) -> None:
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction: got {val_fraction}, expected a fraction in [0, 1)")
@@ -160,6 +183,8 @@ def _check_options(
         raise ValueError(f"resize: got {resize}, expected at least the image size, {image_size or 1}")
     if interpolation not in get_args(Interpolation):
         raise ValueError(f"interpolation: got {interpolation!r}, expected {' or '.join(get_args(Interpolation))}")
+    if white is not None and not 0 < white < float("inf"):
+        raise ValueError(f"white: got {white}, expected a number above 0")
     if workers is not None and workers < 0:
         raise ValueError(f"workers: got {workers}, expected at least 0")
 
@@ -168,7 +193,7 @@ def _folder_splits(name: str, listing: Listing, style: Style, workers: int | Non
     """Small images in memory, large ones in their files."""
     size = style.image_size
     if size <= SMALL_SIZE and listing.count * 3 * size * size <= SMALL_BYTES:
-        return _small(_decoded(name, listing, size, cache), style)
+        return _small(_decoded(name, listing, style, cache), style)
     workers = default_workers() if workers is None else workers
     return {
         key: FileSplit(part.files, torch.tensor(part.labels), style, workers) for key, part in listing.parts.items()
@@ -204,13 +229,19 @@ def _small(parts: Mapping[str, LabelledPixels], style: Style) -> dict[str, Split
     return {key: TensorSplit(PixelStore(part.pixels), part.labels, style) for key, part in parts.items()}
 
 
-def _usual_size(listing: Listing) -> int:
-    size = find_size(listing.parts["train"].files)
+def _usual_size(files: Sequence[Path]) -> int:
+    size = find_size(files)
     return size if size <= SMALL_SIZE else LARGE_SIZE
 
 
-def _decoded(name: str, listing: Listing, size: int, cache: Path) -> dict[str, LabelledPixels]:
+def _decoded(name: str, listing: Listing, style: Style, cache: Path) -> dict[str, LabelledPixels]:
     """Decode the images of a folder, or read what was decoded before if no file has changed."""
-    target = cache / "decoded" / f"{name}-{size}px-{fingerprint(size, listing.identity())}.safetensors"
-    pixels = cached_tensors(target, lambda: {key: decode_all(part.files, size) for key, part in listing.parts.items()})
+    size, whites = style.image_size, style.whites
+    key = fingerprint(VERSION, size, sorted(whites.items()), listing.identity())
+    target = cache / "decoded" / f"{name}-{size}px-{key}.safetensors"
+
+    def decode() -> dict[str, Tensor]:
+        return {key: decode_all(part.files, size, whites) for key, part in listing.parts.items()}
+
+    pixels = cached_tensors(target, decode)
     return {key: LabelledPixels(pixels[key], torch.tensor(part.labels)) for key, part in listing.parts.items()}

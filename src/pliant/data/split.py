@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
 import torch
@@ -33,6 +33,7 @@ class Style:
         resize: length of the shorter side of a large image when its middle is cut out; none = 256/224 of the
             image size, as in the evaluation of most published networks.
         interpolation: how images are scaled.
+        whites: the value of white in files that do not state it, by Pillow's mode (`decode.find_whites`).
     """
 
     image_size: int
@@ -42,6 +43,7 @@ class Style:
     mirrors: bool = True
     resize: int | None = None
     interpolation: Interpolation = "bilinear"
+    whites: Mapping[str, float] = field(default_factory=dict)
 
     def side(self, augment: Augment | None) -> int:
         """Height and width of the images in a batch."""

@@ -100,6 +100,7 @@ def train(
             image_size=recipe.data.image_size,
             resize=recipe.data.resize,
             interpolation=recipe.data.interpolation,
+            white=recipe.data.white,
             val_fraction=recipe.data.val_fraction,
             seed=recipe.seed,
         )

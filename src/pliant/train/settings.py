@@ -142,6 +142,8 @@ class Data(Config):
         resize: of large images: the shorter side is scaled to so many pixels before the middle is cut out for
             validation and test; none = 256/224 of the image size.
         interpolation: how large images are scaled and turned: `bilinear` or `bicubic`.
+        white: the value of white in files of 32-bit integers, signed 16-bit integers or floats, which do not state it;
+            none = a usual one that fits the values.
         val_fraction: share of the training images held out for validation.
         augment: fields of `pliant.data.Augment`.
     """
@@ -150,6 +152,7 @@ class Data(Config):
     image_size: int | None = None
     resize: int | None = None
     interpolation: Interpolation = "bilinear"
+    white: float | None = None
     val_fraction: float = 0.1
     augment: Augment = field(default_factory=Augment)
 
@@ -159,6 +162,8 @@ class Data(Config):
             raise ValueError(f"Data.val_fraction: got {self.val_fraction}, expected a fraction in [0, 1)")
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"Data.image_size: got {self.image_size}, expected at least 1")
+        if self.white is not None and not 0 < self.white < float("inf"):
+            raise ValueError(f"Data.white: got {self.white}, expected a number above 0")
         if self.resize is not None and self.resize < (self.image_size or 1):
             least = f"the image size, {self.image_size}" if self.image_size else "1"
             raise ValueError(f"Data.resize: got {self.resize}, expected at least {least}")
