@@ -34,7 +34,7 @@ class Term(Config):
         temperature: divides the logits or features of both sides; the divergence is multiplied by its square.
         top_k: on logits, compare only the classes that the teacher ranks highest; none or more than
             there are classes = all.
-        stages: on features, how many stages from the first one take part; none = all.
+        stages: on features, the numbers of the stages that take part, counted from 1; none = all.
         start: fraction of the training after which the term begins to count, in [0, 1).
     """
 
@@ -44,7 +44,7 @@ class Term(Config):
     weight: float = 1.0
     temperature: float = 1.0
     top_k: int | None = None
-    stages: int | None = None
+    stages: tuple[int, ...] | None = None
     start: float = 0.0
 
     def validate(self) -> None:
@@ -63,10 +63,12 @@ class Term(Config):
             raise ValueError(f"Term.temperature: got {self.temperature}, expected more than 0")
         if not 0 <= self.start < 1:
             raise ValueError(f"Term.start: got {self.start}, expected a fraction of the training in [0, 1)")
-        for name in ("top_k", "stages"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"Term.{name}: got {value}, expected at least 1")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"Term.top_k: got {self.top_k}, expected at least 1")
+        if self.stages is not None and (
+            list(self.stages) != sorted(set(self.stages)) or min(self.stages, default=0) < 1
+        ):
+            raise ValueError(f"Term.stages: got {list(self.stages)}, expected rising numbers of stages from 1")
 
     @property
     def name(self) -> str:
