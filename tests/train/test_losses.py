@@ -112,6 +112,18 @@ def test_the_table_on_the_page(outputs: str, kind: str, shape: str, options: str
         torch.testing.assert_close(objective.backward(IMAGES, y), loss.detach())
 
 
+@pytest.mark.parametrize(("outputs", "kind", "shape", "options"), [row.values[:4] for row in rows()])
+def test_no_batch_but_the_first_waits_for_an_accelerator(outputs: str, kind: str, shape: str, options: str):
+    """As on the meta device, where a value that Python asks for is an error."""
+    model = make(*[int(SIZES.get(name, name)) for name in outputs.split(", ")][1:])
+    arguments = eval(f"dict({options.partition(' or ')[0].strip('`')})", formulas())
+    y = labels(kind, [int(SIZES.get(n, n)) for n in shape.split(", ")], 2, None)
+    objective = pliant.Objective(model, BOTH, **arguments)
+    objective(IMAGES, y)
+    model.to("meta")
+    assert objective(IMAGES.to("meta"), y.to("meta")).is_meta
+
+
 @pytest.mark.parametrize("shape", [(5, 3, 2), (1,)])
 def test_the_temperature_divides_and_the_best_classes_are_taken_at_every_position(shape):
     model = make(*shape)
