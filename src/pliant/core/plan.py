@@ -27,9 +27,10 @@ class Term(Config):
             for those that are drawn anew in every step; or `gate`, which learns to choose among its routes.
         teacher: the sub-network it learns from, always detached; none = it learns from the labels.
         on: `labels` (cross-entropy, of sigmoids where outputs and labels ask for them), `logits` (KL divergence of the
-            class distributions) or `features` (KL divergence of the softmax over the channels of each pooled stage output). A gate learns on
-            `labels` (of what the chosen routes answer), `ease` (cross-entropy of its scores: the first route for what
-            that one gets right, else the last) and `cost` (the square of 10^9 multiply-accumulates an input).
+            class distributions) or `features` (KL divergence of the softmax over the channels of each pooled stage
+            output). A gate learns on `labels` (of what the chosen routes answer), `ease` (cross-entropy of its scores:
+            the first route for what that one gets right, else the last) and `cost` (the square of 10^9
+            multiply-accumulates an input).
         weight: factor of this term in the loss.
         temperature: divides the logits or features of both sides; the divergence is multiplied by its square.
         top_k: on logits, compare only the classes that the teacher ranks highest; none or more than
