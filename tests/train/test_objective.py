@@ -126,8 +126,9 @@ def test_a_plain_network_learns_from_the_labels_only_and_on_request(batch):
         pliant.Objective(network)
     loss = pliant.Objective(network, LABELS)(images, labels)
     torch.testing.assert_close(loss, F.cross_entropy(network(images), labels))
-    with pytest.raises(ValueError, match="needs sub-networks"):
-        pliant.Objective(network, Plan(name="p", terms=(Term(student="smallest"),)))
+    for plan in (Plan(name="p", terms=(Term(student="smallest"),)), "p"):
+        with pytest.raises(ValueError, match=r"plan: got 'p', expected pliant.plans.LABELS"):
+            pliant.Objective(network, plan)
 
 
 def test_sequential_backward_holds_one_pass_at_a_time(model, batch):

@@ -85,13 +85,8 @@ class Objective(nn.Module):
             if plan.is_of_gate:
                 raise ValueError(f"Objective: plan {plan.name!r} is for gates; use pliant.GateObjective")
             _check_stages(plan, len(adapted.anatomy.stages))
-        elif plan is None:
-            raise ValueError(
-                f"Objective: this {type(model).__name__} has no sub-networks; adapt it first with pliant.adapt_, or "
-                "train it as it is with plan=pliant.plans.LABELS"
-            )
-        elif any(term.student != "largest" or term.teacher is not None for term in plan.terms):
-            raise ValueError(f"plan {plan.name!r} needs sub-networks, but this {type(model).__name__} is not adapted")
+        else:
+            plan = _of_plain_network(plan, type(model).__name__)
         self.plan = plan
         self._space = adapted.space if adapted is not None else None
         self._draws = _draws(plan, self._space) if plan.random and self._space is not None else None
@@ -307,6 +302,19 @@ class _Teacher:
 
 def _draws(plan: Plan, space: SubNetSpace) -> Draws:
     return Draws(space, [space.parse(name) for name in plan.passes() if name not in plan.random])
+
+
+def _of_plain_network(plan: Plan | None, kind: str) -> Plan:
+    if plan is None:
+        raise ValueError(
+            f"Objective: this {kind} has no sub-networks; adapt it first with pliant.adapt_, or train it as it is with "
+            "plan=pliant.plans.LABELS"
+        )
+    if not isinstance(plan, Plan) or any(term.student != "largest" or term.teacher is not None for term in plan.terms):
+        raise ValueError(
+            f"plan: got {getattr(plan, 'name', plan)!r}, expected pliant.plans.LABELS, as this {kind} is not adapted"
+        )
+    return plan
 
 
 def _check_stages(plan: Plan, count: int) -> None:
