@@ -88,7 +88,7 @@ def try_train(family: Family, folder: Path) -> str | None:
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimizer = torch.optim.SGD(model.train().parameters(), lr=0.1)
     (inputs,), _ = family.inputs()
-    labels = torch.tensor([1, 7]) if family.classifies else inputs.roll(-1, dims=1)
+    labels = torch.tensor([1, 7]) if family.classifies else inputs
     loss = pliant.Objective(model).backward(inputs, labels)
     optimizer.step()
     if not loss.isfinite() or all(torch.equal(before[name], value) for name, value in model.named_parameters()):

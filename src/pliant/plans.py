@@ -12,7 +12,10 @@ from pliant.depth import plan as depth
 from pliant.exits import plan as exits
 from pliant.width import plan as width
 
-__all__ = ["PLANS", "build_plan", "default_plan", "plan_for"]
+__all__ = ["LABELS", "PLANS", "build_plan", "default_plan", "plan_for"]
+
+LABELS = Plan(name="labels", terms=(Term(student="largest"),))
+"""The super-net learns from the labels, and nothing else does: the only plan for a network that is not adapted."""
 
 PLANS: dict[str, Callable[..., tuple[Term, ...]]] = {**depth.PLANS, **exits.PLANS, **width.PLANS}
 

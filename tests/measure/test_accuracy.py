@@ -56,6 +56,21 @@ def test_another_number_of_classes_is_refused(data):
         measure_accuracy({"net": lambda images: torch.zeros(len(images), 7)}, data.test, 10)
 
 
+@pytest.mark.parametrize("shape", [(1,), ()])
+def test_one_logit_says_yes_to_the_second_of_two_classes(data, shape):
+    data.test.labels %= 2
+    logits = (2.0 * data.test.labels - 1).reshape(-1, *shape)
+    logits[:3] *= -1
+    result = measure_accuracy({"net": table(data.test, logits)}, data.test, 2)
+    assert result["net"]["acc1"] == pytest.approx(100 * 9 / 12)
+
+
+@pytest.mark.parametrize(("shape", "outputs"), [((10, 4, 4), "10 x 4 x 4"), ((1,), "1"), ((), "1")])
+def test_outputs_that_do_not_classify_are_refused(data, shape, outputs):
+    with pytest.raises(ValueError, match=f"the network has {outputs} outputs, but the data has 10 classes"):
+        measure_accuracy({"net": lambda images: torch.zeros(len(images), *shape)}, data.test, 10)
+
+
 def test_an_empty_split_is_refused(data):
     data.test.images, data.test.labels = data.test.images[:0], data.test.labels[:0]
     with pytest.raises(ValueError, match="no images"):

@@ -1,5 +1,6 @@
 import csv
 import itertools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import pliant
 from pliant.checkpoint import read_info
 from pliant.core.adaptive import AdaptiveModule
 from pliant.create import create_model
-from pliant.data import ImageData
-from pliant.train import objective
+from pliant.data import ImageData, load_data
 from pliant.train.engine import TrainingStopped, train
+from pliant.train.losses import Loss
 from pliant.train.recipe import Recipe
 
 Tiny = Callable[..., Recipe]
@@ -188,10 +189,10 @@ def test_a_loss_that_is_not_finite_stops_the_training(
 ) -> None:
     steps = itertools.count(1)
 
-    def label_loss(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+    def labels(self: Loss, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return logits.mean() * (float("nan") if next(steps) == 5 else 1.0)
 
-    monkeypatch.setattr(objective, "label_loss", label_loss)
+    monkeypatch.setattr(Loss, "labels", labels)
     with pytest.raises(TrainingStopped) as stop:
         train(tiny(epochs=4, backward=backward), data=images, out=tmp_path / "run", log=None)
     assert str(stop.value) == (
@@ -210,6 +211,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(
         ({"batch_size": 37}, "37 is more than the 36 training images"),
         ({"model": {"name": "pliant:resnet21"}}, "unknown model 'pliant:resnet21'"),
         ({"only": "TTX"}, "no sub-network 'TTX'"),
+        ({"class_weights": [1, 2]}, "class_weights: got 2, expected 3"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused_before_anything_is_written(
@@ -234,3 +236,59 @@ def test_a_compiled_network_trains_the_same(tiny: Tiny, images: ImageData, tmp_p
         assert row["train_loss"] == pytest.approx(other["train_loss"], rel=1e-2)
     x = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(pliant.load(compiled.out)(x), compiled.model(x), rtol=0, atol=0)
+
+
+OTHER_OUTPUTS = """
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        return (x + self.norm(self.conv(x))).relu()
+
+
+def dense():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sequential(*[Block() for _ in range(4)]), nn.Conv2d(8, 3, 1))
+
+
+def one_logit():
+    return nn.Sequential(*dense()[:2], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 1))
+"""
+
+
+def test_a_network_with_one_logit_is_trained_and_right_where_its_sign_is(
+    tiny: Tiny, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OTHER_OUTPUTS)
+    for part in ("train", "test"):
+        for name in ("blue", "red"):
+            shutil.copytree(photos / part / name, Path("photos", part, name))
+    data = load_data("photos", val_fraction=0.25, cache=tmp_path / "cache")
+    recipe = tiny(model={"name": "own.py:one_logit"}, epochs=3, class_weights=[1.0, 2.0])
+    result = train(recipe, data=data, out="run", log=None)
+    assert isinstance(result.model, AdaptiveModule)
+    x, y = next(data.val.batches(99))
+    right = (result.model(x, subnet="largest")[:, 0] > 0) == y
+    column = f"val_acc1_{result.model.space.largest}"
+    assert result.rows[-1][column] == pytest.approx(100 * right.float().mean().item(), abs=1e-3)
+
+
+def test_a_network_with_dense_outputs_is_refused(
+    tiny: Tiny, images: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OTHER_OUTPUTS)
+    with pytest.raises(ValueError, match=r"y: got int64 \[12\], expected class numbers \[12, 6, 6\]"):
+        train(tiny(model={"name": "own.py:dense"}), data=images, out="run", log=None)
+
+
+def test_classes_have_weights(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:
+    """With all the weight on one class, the network learns to name no other."""
+    result = train(tiny(epochs=4, class_weights=[0, 1, 0]), data=images, out=tmp_path / "run", log=None)
+    labels = torch.cat([labels for _, labels in images.val.batches(99)])
+    assert result.rows[-1]["val_acc1_FFF"] == pytest.approx(100 * (labels == 1).float().mean().item(), abs=1e-3)

@@ -194,6 +194,30 @@ def test_recipes_in_which_no_gate_can_learn_are_refused(tiny: Tiny, changes: dic
         tiny(**STAGE_ONE | changes)
 
 
+def test_a_gate_learns_from_class_numbers_in_range(model: AdaptiveModule) -> None:
+    x, y = batch()
+    with pytest.raises(ValueError, match="y: got the label 10, expected 0 to 9"):
+        pliant.GateObjective(model)(x, y.clamp(min=9) + 1)
+    with pytest.raises(ValueError, match=r"y: got int64 \[32, 1\], expected class numbers \[32\]"):
+        pliant.GateObjective(model)(x, y[:, None])
+
+
+def test_classes_have_weights_for_a_gate(model: AdaptiveModule) -> None:
+    """What has no weight might as well not be in the batch."""
+    alone = batch()[0][:1].expand(2, -1, -1, -1)
+
+    def on_labels(labels: list[int], weights: tuple[float, ...] | None) -> Tensor:
+        torch.manual_seed(7)
+        objective = pliant.GateObjective(model, class_weights=weights)
+        objective(alone, torch.tensor(labels))
+        return objective.terms["gate<-labels"]
+
+    both = on_labels([3, 4], None)
+    third, fourth = (on_labels([3, 4], tuple(float(c == only) for c in range(10))) for only in (3, 4))
+    torch.testing.assert_close((third + fourth) / 2, both)
+    assert third != fourth
+
+
 def test_objectives_name_each_other(model: AdaptiveModule) -> None:
     with pytest.raises(ValueError, match=r"use pliant\.GateObjective"):
         pliant.Objective(model, build_plan("gates", model.space))

@@ -19,6 +19,7 @@ from pliant.checkpoint import CheckpointError
 from pliant.data import ImageData
 from pliant.train import engine, objective
 from pliant.train.engine import RunResult, train
+from pliant.train.losses import Loss
 from pliant.train.recipe import Recipe
 
 Tiny = Callable[..., Recipe]
@@ -170,12 +171,12 @@ def straight(images: ImageData, tmp_path_factory: pytest.TempPathFactory) -> lis
 @pytest.mark.parametrize(
     ("function", "call", "finished"),
     [
-        ("label_loss", 5, 0),  # in the first epoch
-        ("label_loss", 14, 0),  # in the second
+        ("labels", 5, 0),  # in the first epoch
+        ("labels", 14, 0),  # in the second
         ("save_network", 1, 0),  # at the end of the first phase
         ("build_network", 4, 1),  # between the phases: before, both were built to see whether they fit
-        ("label_loss", 20, 1),
-        ("label_loss", 30, 1),
+        ("labels", 20, 1),
+        ("labels", 30, 1),
         ("save_network", 2, 1),
     ],
 )
@@ -191,7 +192,7 @@ def test_an_interrupted_training_goes_on_in_its_phase(
 ) -> None:
     changes = {"schedule": {"name": "step", "milestones": [1]}, "data": {"source": "photos", "val_fraction": 0.25}}
     recipe = two({"optimizer": {"lr": 0.01}}, **changes)
-    room: Any = objective if function == "label_loss" else engine
+    room: Any = Loss if function == "labels" else engine
     original, calls = getattr(room, function), itertools.count(1)
 
     def interrupted(*given: Any, **options: Any) -> Any:

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pliant.data import ImageData
-from pliant.train import objective, progress
+from pliant.train import progress
 from pliant.train.engine import TrainingStopped, train
+from pliant.train.losses import Loss
 from pliant.train.recipe import Recipe
 
 Tiny = Callable[..., Recipe]
@@ -49,7 +50,7 @@ def test_the_bar_can_be_switched_off(tiny: Tiny, images: ImageData, tmp_path: Pa
 def test_a_stopped_training_gives_the_cursor_back(
     tiny: Tiny, images: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objective, "label_loss", lambda logits, *rest: logits.mean() * torch.nan)
+    monkeypatch.setattr(Loss, "labels", lambda self, logits, y: logits.mean() * torch.nan)
     with redirect_stdout(Terminal()) as terminal, pytest.raises(TrainingStopped):
         train(tiny(), data=images, out=tmp_path / "run")
     shown = terminal.getvalue()

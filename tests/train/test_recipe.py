@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from pliant.core.subnet import SubNetSpace
 from pliant.depth.plan import DEFAULT_PLAN
 from pliant.train.recipe import Recipe
 
@@ -77,6 +78,7 @@ def test_numbers_as_people_write_them() -> None:
         ({"epochs": 0}, ["epochs", "0", "at least 1"]),
         ({"clip_norm": 0}, ["clip_norm", "0"]),
         ({"label_smoothing": 1}, ["label_smoothing", "1"]),
+        ({"class_weights": [1, -1]}, ["class_weights", "[1.0, -1.0]"]),
         ({"backward": "sideways"}, ["backward", "'sideways'", "'joint', 'sequential'"]),
         ({"learns": "heads"}, ["Recipe.learns", "'heads'", "'all', 'classifiers'"]),
         ({"learns": "classifiers"}, ["Recipe.learns", "'classifiers'", "'adapt.exits' is none"]),
@@ -136,3 +138,19 @@ def test_differences_name_the_fields_and_both_values(tiny: Tiny) -> None:
         "optimizer.betas": ([0.9, 0.999], [0.8, 0.9]),
         "ema": (None, {"version": 1, "decay": 0.9, "every": 1, "rescale": False}),
     }
+
+
+def test_stages_that_were_counted_from_the_first_are_listed(tiny: Tiny) -> None:
+    """Recipes of version 1 had a number of stages, which a recipe without a version does not."""
+    plan = {"name": "adn", "stages": 2}
+    assert tiny(plan=plan | {"version": 1}) == tiny(plan={"name": "adn", "stages": [1, 2]})
+    assert tiny(plan={"version": 1, "name": "adn", "stages": None}).plan.options == {"stages": None}
+    with pytest.raises(ValueError, match="stages: got 2, expected a list"):
+        tiny(plan=plan)
+
+
+@pytest.mark.parametrize("kind", [Recipe.from_yaml, lambda text: Recipe.from_yaml(Recipe.from_yaml(text).to_yaml())])
+def test_a_recipe_says_which_stages_are_compared(kind: Callable[[str], Recipe]) -> None:
+    recipe = kind("{model: {name: x}, data: {source: y}, epochs: 1, plan: {name: adn, stages: [2, 3, 4]}}")
+    terms = recipe.plan.build(SubNetSpace((1, 1, 1, 1))).terms
+    assert [term.stages for term in terms if term.on == "features"] == [(2, 3, 4)]

@@ -14,8 +14,8 @@ import torch
 
 from pliant.checkpoint import CheckpointError
 from pliant.data import ImageData
-from pliant.train import objective
 from pliant.train.engine import train
+from pliant.train.losses import Loss
 from pliant.train.recipe import Recipe
 
 Tiny = Callable[..., Recipe]
@@ -29,15 +29,14 @@ import time
 import warnings
 warnings.simplefilter("error")
 from pathlib import Path
-from pliant.train import objective
-from pliant.train import objective
 from pliant.train.engine import train
+from pliant.train.losses import Loss
 from pliant.train.recipe import Recipe
 
 recipe, out, slow = sys.argv[1:]
 if slow == "slow":  # leaves the test time to kill this process in the middle of an epoch
-    loss = objective.label_loss
-    objective.label_loss = lambda *given: (time.sleep(0.2), loss(*given))[1]
+    loss = Loss.labels
+    Loss.labels = lambda *given: (time.sleep(0.2), loss(*given))[1]
 train(Recipe.load(recipe), out=out, resume=True, device="cpu")
 """
 
@@ -92,16 +91,16 @@ def test_an_interrupted_training_goes_on_with_the_same_randomness(
 ) -> None:
     small = {"channels": [8, 8, 16, 16], "drop_path_rate": 0.3}
     recipe = tiny(model={"name": "timm:resnet18", "options": small}, backward=backward, **EVERYTHING)
-    steps, loss = itertools.count(1), objective.label_loss
+    steps, loss = itertools.count(1), Loss.labels
     on_interrupt = signal.getsignal(signal.SIGINT)  # a job in the background has another than one at the prompt
 
-    def label_loss(*given: object) -> torch.Tensor:
+    def labels(*given: object) -> torch.Tensor:
         if next(steps) == step:
             raise KeyboardInterrupt
         return loss(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(objective, "label_loss", label_loss)
+        patch.setattr(Loss, "labels", labels)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, data=images, out=tmp_path / "interrupted", log=None)
     assert signal.getsignal(signal.SIGINT) is on_interrupt

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 __all__ = [
     "InputSpec",
     "TensorSpec",
+    "class_logits",
     "example_from",
     "example_input",
     "images_alone",
@@ -150,4 +151,28 @@ def logits_of(output: Any) -> Tensor:
     logits = getattr(output, "logits", None)
     if not isinstance(logits, Tensor):
         raise ValueError(f"the network returns a {type(output).__name__}; expected logits, or an object that has them")
+    return logits
+
+
+def class_logits(output: Any, num_classes: int) -> Tensor:
+    """Return one logit a class of what a network returned for a batch of images, to compute an accuracy.
+
+    One logit that says yes or no is two classes: 0 and itself, so that a positive one says yes.
+
+    Args:
+        output: what `logits_of` takes.
+        num_classes: of the data.
+
+    Returns:
+        `[batch, num_classes]`.
+
+    Raises:
+        ValueError: the network does not classify images into so many classes.
+    """
+    logits = logits_of(output)
+    if num_classes == 2 and logits.shape in (logits.shape[:1], (*logits.shape[:1], 1)):
+        logits = torch.stack([torch.zeros_like(one := logits.flatten()), one], dim=1)
+    if logits.dim() != 2 or logits.shape[1] != num_classes:
+        outputs = " x ".join(map(str, logits.shape[1:])) or "1"
+        raise ValueError(f"the network has {outputs} outputs, but the data has {num_classes} classes")
     return logits

@@ -26,15 +26,16 @@ class Term(Config):
         student: the sub-network that learns, as text (`largest`, `smallest`, `TTFF`), or `random-1`, `random-2`, ...
             for those that are drawn anew in every step; or `gate`, which learns to choose among its routes.
         teacher: the sub-network it learns from, always detached; none = it learns from the labels.
-        on: `labels` (cross-entropy), `logits` (KL divergence of the class distributions) or
-            `features` (KL divergence of the softmax over the channels of each pooled stage output). A gate learns on
-            `labels` (of what the chosen routes answer), `ease` (cross-entropy of its scores: the first route for what
-            that one gets right, else the last) and `cost` (the square of 10^9 multiply-accumulates an input).
+        on: `labels` (cross-entropy, of sigmoids where outputs and labels ask for them), `logits` (KL divergence of the
+            class distributions) or `features` (KL divergence of the softmax over the channels of each pooled stage
+            output). A gate learns on `labels` (of what the chosen routes answer), `ease` (cross-entropy of its scores:
+            the first route for what that one gets right, else the last) and `cost` (the square of 10^9
+            multiply-accumulates an input).
         weight: factor of this term in the loss.
         temperature: divides the logits or features of both sides; the divergence is multiplied by its square.
         top_k: on logits, compare only the classes that the teacher ranks highest; none or more than
             there are classes = all.
-        stages: on features, how many stages from the first one take part; none = all.
+        stages: on features, the numbers of the stages that take part, counted from 1; none = all.
         start: fraction of the training after which the term begins to count, in [0, 1).
     """
 
@@ -44,7 +45,7 @@ class Term(Config):
     weight: float = 1.0
     temperature: float = 1.0
     top_k: int | None = None
-    stages: int | None = None
+    stages: tuple[int, ...] | None = None
     start: float = 0.0
 
     def validate(self) -> None:
@@ -63,10 +64,12 @@ class Term(Config):
             raise ValueError(f"Term.temperature: got {self.temperature}, expected more than 0")
         if not 0 <= self.start < 1:
             raise ValueError(f"Term.start: got {self.start}, expected a fraction of the training in [0, 1)")
-        for name in ("top_k", "stages"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"Term.{name}: got {value}, expected at least 1")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"Term.top_k: got {self.top_k}, expected at least 1")
+        if self.stages is not None and (
+            list(self.stages) != sorted(set(self.stages)) or min(self.stages, default=0) < 1
+        ):
+            raise ValueError(f"Term.stages: got {list(self.stages)}, expected rising numbers of stages from 1")
 
     @property
     def name(self) -> str:

@@ -16,13 +16,14 @@ def adn(
     temperature: float = 1.0,
     top_k: int | None = 500,
     features: bool = True,
-    stages: int | None = None,
+    stages: tuple[int, ...] | None = None,
 ) -> tuple[Term, ...]:
     """Algorithm 1 as published: the two losses are averaged.
 
     `alpha` times the super-net's cross-entropy, plus `1 - alpha` times the divergences of the base-net
     from the super-net on logits (of its `top_k` classes) and on every pooled stage output. The base-net
-    sees no labels. With `features=False` the paper's "logits only" row of Table 4.
+    sees no labels. With `features=False` the paper's "logits only" row of Table 4; with `stages=(2, 3, 4)` only the
+    outputs of these stages are compared, as in the authors' published code.
     """
     _check_alpha("adn", alpha)
     return (
@@ -37,7 +38,7 @@ def adn_sum(
     top_k: int | None = 500,
     features: bool = False,
     feature_weight: float = 1.0,
-    stages: int | None = None,
+    stages: tuple[int, ...] | None = None,
     base_start: float = 0.0,
 ) -> tuple[Term, ...]:
     """Algorithm 1 with the losses added, not averaged.
@@ -80,7 +81,7 @@ def _distilled(
     top_k: int | None,
     features: bool,
     feature_weight: float = 1.0,
-    stages: int | None = None,
+    stages: tuple[int, ...] | None = None,
     start: float = 0.0,
 ) -> list[Term]:
     """The base-net's side: it learns from the super-net's logits and, with `features`, from its stages."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pliant.core.inputs import logits_of
+from pliant.core.inputs import class_logits
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -55,7 +55,7 @@ def measure_accuracy(
     images_seen = 0
     for images, labels in split.batches(batch_size, device=device, dtype=dtype):
         for name, network in networks.items():
-            tallies[name].update(_checked(logits_of(network(images)), num_classes), labels)
+            tallies[name].update(class_logits(network(images), num_classes), labels)
         images_seen += len(labels)
         on_batch(len(labels))
     if not images_seen:
@@ -90,9 +90,3 @@ class _Tally:
             return dict.fromkeys(self._metrics, 0.0)
         share = 100 * self._answered / images
         return {key: share * metric.compute().item() for key, metric in self._metrics.items()}
-
-
-def _checked(logits: Tensor, num_classes: int) -> Tensor:
-    if logits.shape[1] != num_classes:
-        raise ValueError(f"the network has {logits.shape[1]} outputs, but the data has {num_classes} classes")
-    return logits

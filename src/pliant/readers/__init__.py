@@ -9,7 +9,7 @@ from torch import nn
 from pliant.core.anatomy import Anatomy, stated_anatomy
 from pliant.readers.channels import channel_groups
 
-__all__ = ["channel_groups", "read", "settle_"]
+__all__ = ["channel_groups", "predicts_next_token", "read", "settle_"]
 
 SUPPORTED = (
     "ResNets, MobileNets, EfficientNets, RegNets, ConvNeXts, MaxViTs, ViTs and Swins of torchvision, timm and "
@@ -64,6 +64,15 @@ def settle_(model: nn.Module, anatomy: Anatomy) -> None:
         from pliant.readers import transformers
 
         transformers.settle_(model, anatomy)
+
+
+def predicts_next_token(model: nn.Module) -> bool:
+    """Whether a model is a language model whose labels are its own tokens, by its library."""
+    if "transformers" not in _libraries(model):
+        return False
+    from pliant.readers import transformers
+
+    return transformers.predicts_next_token(model)
 
 
 def _libraries(model: nn.Module) -> set[str]:

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pliant.core.anatomy import Anatomy, Stage
 from pliant.core.weights import shapes
 from pliant.readers.parts import child_paths, find_norms, read_blocks, read_stage
 
-__all__ = ["COLUMNS", "STAGES", "read", "settle_"]
+__all__ = ["COLUMNS", "STAGES", "predicts_next_token", "read", "settle_"]
 
 # Model type -> path of the list of blocks in the model without its head.
 COLUMNS = {
@@ -57,6 +58,12 @@ def read(model: nn.Module) -> Anatomy | None:
         num_classes=num_classes,
         columnar=kind in COLUMNS,
     )
+
+
+def predicts_next_token(model: nn.Module) -> bool:
+    """Whether transformers shifts the labels of a model: they are its tokens, and every position predicts the next."""
+    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    return any(base.__name__ in causal for base in type(model).__mro__)
 
 
 def _body(model: PreTrainedModel) -> str:

@@ -23,6 +23,7 @@ from pliant.core.adaptive import AdaptiveModule
 from pliant.core.pointwise import StridedPointwise
 from pliant.create import ModelSource
 from pliant.data import load_data
+from pliant.plans import LABELS
 from pliant.train.callbacks import Reseed, RunFolder, WeightAverage
 from pliant.train.feed import TrainFeed, ValidationFeed
 from pliant.train.files import AtomicCheckpointIO
@@ -104,6 +105,9 @@ def train(
             val_fraction=recipe.data.val_fraction,
             seed=recipe.seed,
         )
+    if recipe.class_weights and len(recipe.class_weights) != len(data.class_names):
+        given, classes = len(recipe.class_weights), len(data.class_names)
+        raise ValueError(f"Recipe.class_weights: got {given}, expected {classes}, one for each class of the data")
     for folder, record in records:
         refuse_other_data(folder, record["data"], facts_of(data))
     source = ModelSource(name=recipe.model.name, num_classes=len(data.class_names), options=recipe.model.options)
@@ -172,10 +176,14 @@ def _train_phase(
 
 
 def _objective(model: nn.Module, recipe: Recipe, teacher: nn.Module | None) -> Objective | GateObjective:
-    plan = recipe.plan.build(model.space) if isinstance(model, AdaptiveModule) else None
+    plan = recipe.plan.build(model.space) if isinstance(model, AdaptiveModule) else LABELS
+    on_labels: dict[str, Any] = {
+        "label_smoothing": recipe.label_smoothing,
+        "class_weights": recipe.class_weights or None,
+    }
     if recipe.learns == "gates":
-        return GateObjective(model, plan, label_smoothing=recipe.label_smoothing)
-    objective = Objective(model, plan, label_smoothing=recipe.label_smoothing, teacher=teacher)
+        return GateObjective(model, plan, **on_labels)
+    objective = Objective(model, plan, teacher=teacher, **on_labels)
     if recipe.views == 2:
         objective.check_views()
     return objective

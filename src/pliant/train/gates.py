@@ -19,7 +19,8 @@ from pliant.core.modes import evaluating
 from pliant.core.plan import Plan
 from pliant.extract import extract
 from pliant.plans import plan_for
-from pliant.train.losses import label_loss
+from pliant.train.fitting import check_values, fit, labels_of
+from pliant.train.losses import Loss
 from pliant.width.gates import gate_of
 
 __all__ = ["GateObjective"]
@@ -37,6 +38,7 @@ class GateObjective(nn.Module):
         model: adapted, with a gate.
         plan: whose student is the gate; none = the plan `gates`.
         label_smoothing: for the term on labels.
+        class_weights: for the term on labels, one for each class.
 
     Attributes:
         terms: the weighted value of every term in the last batch, detached.
@@ -46,14 +48,21 @@ class GateObjective(nn.Module):
         ValueError: the model has no gate, or something else than a gate would learn.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan | None = None, *, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        class_weights: tuple[float, ...] | None = None,
+    ) -> None:
         super().__init__()
         adapted = as_adaptive(model, "GateObjective")
         self.plan = plan_for(plan, adapted.space, default="gates")
         if not self.plan.is_of_gate:
             raise ValueError(f"GateObjective: plan {self.plan.name!r} is not for gates; use pliant.Objective")
         self.model = adapted
-        self.label_smoothing = label_smoothing
+        self._loss = Loss(task="multiclass", class_dim=1, label_smoothing=label_smoothing, class_weights=class_weights)
         self.terms: dict[str, Tensor] = {}
         self.progress = 0.0
         self._gmacs: dict[tuple[int, ...], list[float]] = {}
@@ -64,10 +73,19 @@ class GateObjective(nn.Module):
         Args:
             x: images `[B, channels, height, width]`.
             y: labels `[B]`, or probabilities `[B, C]`.
+
+        Raises:
+            ValueError: the routes answer with something else than logits `[B, C]`, or the labels do not fit them.
         """
+        y = labels_of(y)
         with torch.no_grad(), evaluating(self.model):
             narrowest, features = self.model.seen_by_gate(x)
             answers = [narrowest, *(logits_of(self.model(x, subnet=route)) for route in self.model.routes[1:])]
+        if narrowest.dim() != 2:
+            raise ValueError(f"GateObjective: got logits {list(narrowest.shape)}, expected [batch, classes]")
+        loss = fit(self._loss, narrowest, y)
+        if y.is_cpu:
+            check_values(loss, narrowest, y)
         scores = gate_of(self.model).raw_scores(features)
         chosen = F.gumbel_softmax(scores, tau=TEMPERATURE, hard=True)
         losses = []
@@ -77,7 +95,7 @@ class GateObjective(nn.Module):
                 continue
             if term.on == "labels":
                 logits = (chosen.T.unsqueeze(-1) * torch.stack(answers).float()).sum(0)
-                value = label_loss(logits, y, self.label_smoothing)
+                value = loss.labels(logits, y)
             elif term.on == "ease":
                 value = F.cross_entropy(scores, self._wanted(narrowest, y))
             else:

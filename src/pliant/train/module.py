@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from pliant.core.adaptive import AdaptiveModule
+from pliant.core.inputs import class_logits
 from pliant.core.plan import GATE
 from pliant.train.lossbook import TOTAL, LossBook, NotFinite
 from pliant.train.optim import build_optimizer, build_schedule
@@ -53,7 +54,8 @@ class TrainingModule(L.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.automatic_optimization = recipe.backward == "joint"
         self.losses = LossBook()
-        self.metrics = _accuracies(objective.model, recipe, len(record["data"]["class_names"]))
+        self.num_classes = len(record["data"]["class_names"])
+        self.metrics = _accuracies(objective.model, recipe, self.num_classes)
         self.last_lr = 0.0
         self._validated = False
         self._evaluated = [objective.model]  # in a list: a second path to a module would double its keys
@@ -154,12 +156,12 @@ class TrainingModule(L.LightningModule):
         images, labels = batch
         for subnet, metric in self.metrics.items():
             if not isinstance(self.evaluated, AdaptiveModule):
-                logits = self.evaluated(images)
+                output = self.evaluated(images)
             elif subnet == GATE:
-                logits, _ = self.evaluated.gated(images)
+                output, _ = self.evaluated.gated(images)
             else:
-                logits = self.evaluated(images, subnet=subnet)
-            metric.update(logits, labels)
+                output = self.evaluated(images, subnet=subnet)
+            metric.update(class_logits(output, self.num_classes), labels)
 
     def take_accuracies(self) -> dict[str, float]:
         """Percent on the validation images, as columns of metrics.csv; empty if the epoch was not validated."""

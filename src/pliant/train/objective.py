@@ -12,15 +12,17 @@ from pliant.core.adaptive import AdaptiveModule, refuse_replaced
 from pliant.core.plan import Plan, Term
 from pliant.core.subnet import SubNetSpace
 from pliant.plans import plan_for
+from pliant.readers import predicts_next_token
 from pliant.train.draws import Draws
+from pliant.train.fitting import check_values, fit, labels_of
 from pliant.train.idle import with_idle_parameters
-from pliant.train.losses import feature_divergence, label_loss, logit_divergence
+from pliant.train.losses import IGNORED, Loss, Task, feature_divergence
 from pliant.train.passes import Outputs, Passes
 
 __all__ = ["Objective"]
 
-# The label of positions that are none, such as the padding of a text: as in torch's cross-entropy.
-IGNORED = -100
+CHECK_EVERY = 20
+"""Steps between two checks of the values of labels that are on an accelerator, which wait for it."""
 
 Inputs = Tensor | Mapping[str, Tensor]
 """Images, or what else a model takes; a mapping is passed on as keywords."""
@@ -34,11 +36,22 @@ class Objective(nn.Module):
     sub-network at a time. A teacher is always detached: distillation changes the student alone. Students can see
     images of their own: `objective(x, y, students)`.
 
+    Outputs and labels decide the loss (docs/training.md has the table): a softmax over the classes, at every position
+    of dense outputs; a sigmoid for one logit, or for several labels an image. The first batch decides for all others,
+    which are refused where they do not fit. Labels on the CPU are all checked; of those on an accelerator every 20th
+    batch, from the first.
+
     Args:
-        model: an adapted model, compiled or not; a plain network learns from the labels only. Early exits that one
-            pass comes by are computed in that pass.
-        plan: what to learn; none = the default plan of the model's wing.
-        label_smoothing: for the terms on labels.
+        model: an adapted model, compiled or not; a plain network with `plan=pliant.plans.LABELS` only. Early exits that
+            one pass comes by are computed in that pass.
+        plan: what to learn; none = the default plan of the model's axes.
+        label_smoothing: for the terms on labels, in [0, 1).
+        task: `multiclass`, `binary`, `multilabel` or `causal-lm` (the labels are the tokens themselves, of which every
+            position predicts the next one); none = what outputs and labels say, and `causal-lm` for the language models
+            of transformers that do so.
+        class_dim: the dimension of the logits that holds the classes; none = the one that the labels' shape lacks.
+        class_weights: for the terms on labels, one for each class; of one logit two, for the labels 0 and 1.
+        ignore_index: the label of images or positions that do not count, in the terms on labels and on logits.
         teacher: a network that answers in place of the model wherever the plan names a teacher, such as the model as
             it was before (IMTA paper, section 3.3); none = the model itself. It is put in eval mode and does not learn;
             it is no part of the objective's state, and stays on the device that it is on. One without sub-networks
@@ -47,6 +60,9 @@ class Objective(nn.Module):
     Attributes:
         terms: the weighted value of every term in the last batch, detached.
         progress: the fraction of the training that is done, for terms that start late.
+
+    Raises:
+        ValueError: the model was not adapted, the plan names what it does not have, or an argument is out of its range.
     """
 
     def __init__(
@@ -55,6 +71,10 @@ class Objective(nn.Module):
         plan: Plan | None = None,
         *,
         label_smoothing: float = 0.0,
+        task: Task | None = None,
+        class_dim: int | None = None,
+        class_weights: Sequence[float] | Tensor | None = None,
+        ignore_index: int = IGNORED,
         teacher: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -65,16 +85,22 @@ class Objective(nn.Module):
             plan = plan_for(plan, space)
             if plan.is_of_gate:
                 raise ValueError(f"Objective: plan {plan.name!r} is for gates; use pliant.GateObjective")
-        elif plan is None:
-            plan = Plan(name="labels", terms=(Term(student="largest"),))
-        elif any(term.student != "largest" or term.teacher is not None for term in plan.terms):
-            raise ValueError(f"plan {plan.name!r} needs sub-networks, but this {type(model).__name__} is not adapted")
+            _check_stages(plan, len(adapted.anatomy.stages))
+        else:
+            plan = _of_plain_network(plan, type(model).__name__)
         self.plan = plan
         self._space = adapted.space if adapted is not None else None
         self._draws = _draws(plan, self._space) if plan.random and self._space is not None else None
         self._teacher = _Teacher(teacher, plan, adapted.space) if teacher is not None and adapted is not None else None
         self._fixed = None if plan.random else self._step(plan)
-        self.label_smoothing = label_smoothing
+        self._loss = Loss(
+            task="causal-lm" if task is None and predicts_next_token(_uncompiled(model)) else task,
+            class_dim=class_dim,
+            class_weights=class_weights.tolist() if isinstance(class_weights, Tensor) else class_weights,  # type: ignore[arg-type]
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+        )
+        self._batches, self._unchecked = 0, True
         self.terms: dict[str, Tensor] = {}
         self.progress = 0.0
 
@@ -83,13 +109,14 @@ class Objective(nn.Module):
 
         Args:
             x: images, or what else the model takes; a mapping is passed on as keywords.
-            y: labels `[batch]`, or probabilities `[batch, classes]`; of a language model `[batch, tokens]`, where
-                -100 marks positions that do not count.
+            y: class numbers in the shape of the logits without their classes, probabilities in that of the logits, or
+                zeros and ones: `[batch]` or `[batch, classes]` for images, `[batch, tokens]` for texts.
             students: another view of the same images, in the same order, for those who learn from a teacher, which
                 sees `x` (multi-view consistency); none = all see `x`.
 
         Raises:
-            ValueError: a view for students, but with this plan there are none, or not apart from their teachers.
+            ValueError: the labels do not fit what the network gives, or one is out of range; a view for students, but
+                with this plan there are none, or not apart from their teachers.
         """
         losses = self._each_pass(x, y, students, lambda loss: loss)
         return with_idle_parameters(sum(losses[1:], losses[0]), self.model)
@@ -152,13 +179,14 @@ class Objective(nn.Module):
         if students is not None:
             self.check_views()
         self.terms = {}
-        counted = y != IGNORED if _is_text(y) else None
-        y = y if counted is None else y[counted]
+        y = labels_of(y)
+        self._unchecked = y.is_cpu or self._batches % CHECK_EVERY == 0
+        self._batches += 1
         step = self._fixed or self._step(self.plan.drawn(self._draw()))
         active = {name: term for name, term in step.terms.items() if term.start <= self.progress}
         teachers: dict[str, Outputs] = {}
         if self._teacher and step.teaching:
-            teachers = self._teacher.answers(x, list(active.values()), step.teaching, counted)
+            teachers = self._teacher.answers(x, list(active.values()), step.teaching)
         by_itself = [] if self._teacher else [term for term in active.values() if term.teacher]
         named = {term.student for term in active.values()} | {term.teacher for term in by_itself}
         losses = []
@@ -170,7 +198,7 @@ class Objective(nn.Module):
             teaches = [term for term in by_itself if term.teacher in wanted]
             features = any(term.on == "features" for term in (*own.values(), *teaches))
             seen = x if students is None or not any(term.teacher for term in own.values()) else students
-            outputs = step.passes.run(self.model, seen, wanted, counted, features=features)
+            outputs = step.passes.run(self.model, seen, wanted, features=features)
             teachers |= {subnet: outputs[subnet].detach() for subnet in wanted if subnet in _teachers(teaches)}
             values = [self._value(name, term, outputs[term.student], teachers, y) for name, term in own.items()]
             if values:
@@ -197,14 +225,24 @@ class Objective(nn.Module):
 
     def _value(self, name: str, term: Term, outputs: Outputs, teachers: dict[str, Outputs], y: Tensor) -> Tensor:
         if term.teacher is None:
-            value = label_loss(outputs.logits, y, self.label_smoothing)
+            value = self._loss_of(outputs.logits, y).labels(outputs.logits, y)
         elif term.on == "logits":
-            value = logit_divergence(outputs.logits, teachers[term.teacher].logits, term.temperature, term.top_k)
+            loss, teacher = self._loss_of(outputs.logits, y), teachers[term.teacher].logits
+            value = loss.divergence(outputs.logits, teacher, y, term.temperature, term.top_k)
         else:
             value = feature_divergence(outputs.features, teachers[term.teacher].features, term.temperature, term.stages)
         value = value * term.weight
         self.terms[name] = value.detach()
         return value
+
+    def _loss_of(self, logits: Tensor, y: Tensor) -> Loss:
+        """Return the loss that fits; the values of labels are checked once a batch."""
+        loss = fit(self._loss, logits, y)
+        if self._unchecked:
+            check_values(loss, logits, y)
+            self._unchecked = False
+        self._loss = loss
+        return loss
 
 
 @dataclass(frozen=True)
@@ -251,7 +289,7 @@ class _Teacher:
         return Passes(plan, self._space, _teachers(plan.terms))
 
     @torch.no_grad()
-    def answers(self, x: Inputs, terms: Sequence[Term], passes: Passes, counted: Tensor | None) -> dict[str, Outputs]:
+    def answers(self, x: Inputs, terms: Sequence[Term], passes: Passes) -> dict[str, Outputs]:
         """Return what the teachers of some terms of the plan answer, by their names."""
         found: dict[str, Outputs] = {}
         for members in passes.members:
@@ -259,12 +297,34 @@ class _Teacher:
             wanted = [subnet for subnet in members if subnet in _teachers(concerned)]
             if wanted:
                 features = any(term.on == "features" for term in concerned)
-                found |= passes.run(self._network, x, wanted, counted, features=features)
+                found |= passes.run(self._network, x, wanted, features=features)
         return found
 
 
 def _draws(plan: Plan, space: SubNetSpace) -> Draws:
     return Draws(space, [space.parse(name) for name in plan.passes() if name not in plan.random])
+
+
+def _of_plain_network(plan: Plan | None, kind: str) -> Plan:
+    if plan is None:
+        raise ValueError(
+            f"Objective: this {kind} has no sub-networks; adapt it first with pliant.adapt_, or train it as it is with "
+            "plan=pliant.plans.LABELS"
+        )
+    if not isinstance(plan, Plan) or any(term.student != "largest" or term.teacher is not None for term in plan.terms):
+        raise ValueError(
+            f"plan: got {getattr(plan, 'name', plan)!r}, expected pliant.plans.LABELS, as this {kind} is not adapted"
+        )
+    return plan
+
+
+def _check_stages(plan: Plan, count: int) -> None:
+    for term in plan.terms:
+        if term.stages is not None and max(term.stages) > count:
+            raise ValueError(
+                f"stages: got {list(term.stages)} in {term.name!r} of plan {plan.name!r}, expected numbers from 1 to "
+                f"{count}, as this model has {count} stages"
+            )
 
 
 def _teachers(terms: Sequence[Term]) -> set[str]:
@@ -277,8 +337,7 @@ def _adapted(model: nn.Module) -> AdaptiveModule | None:
     Raises:
         ValueError: an adapted model is a part of `model`, which would run its super-net alone.
     """
-    while isinstance(compiled_from := getattr(model, "_orig_mod", None), nn.Module):  # of torch.compile
-        model = compiled_from
+    model = _uncompiled(model)
     if isinstance(model, AdaptiveModule):
         refuse_replaced(model, "Objective")
         return model
@@ -291,6 +350,8 @@ def _adapted(model: nn.Module) -> AdaptiveModule | None:
     return None
 
 
-def _is_text(y: Tensor) -> bool:
-    """Whether labels are `[batch, tokens]`; probabilities `[batch, classes]` are no whole numbers."""
-    return y.dim() == 2 and not y.is_floating_point()
+def _uncompiled(model: nn.Module) -> nn.Module:
+    """Return the network that `torch.compile` was given."""
+    while isinstance(compiled_from := getattr(model, "_orig_mod", None), nn.Module):
+        model = compiled_from
+    return model

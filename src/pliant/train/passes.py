@@ -18,7 +18,7 @@ __all__ = ["Outputs", "Passes"]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one pass leaves behind: logits `[batch, classes]`, stage outputs `[batch, channels]` each."""
+    """What one pass leaves behind: logits as the network gives them, stage outputs `[batch, channels]` each."""
 
     logits: Tensor
     features: list[Tensor]
@@ -54,14 +54,10 @@ class Passes:
         network: nn.Module,
         x: Tensor | Mapping[str, Tensor],
         members: Sequence[str],
-        counted: Tensor | None,
         *,
         features: bool,
     ) -> dict[str, Outputs]:
-        """Make one pass, and return what each of its members gave, the last of which it runs to.
-
-        Of a text, the logits of all positions that count become one batch.
-        """
+        """Make one pass, and return what each of its members gave, the last of which it runs to."""
         options: dict[str, Any] = {}
         if self._space is not None:
             options = {"subnet": members[-1]} | ({"features": True} if features else {})
@@ -72,9 +68,7 @@ class Passes:
         if len(members) > 1:
             assert self._space is not None
             answers = [output[(self._space.parse(subnet).exit or 1) - 1] for subnet in members]
-        every = [logits_of(answer) for answer in answers]
-        every = every if counted is None else [logits[counted] for logits in every]
-        return {subnet: Outputs(logits, stages) for subnet, logits in zip(members, every, strict=True)}
+        return {subnet: Outputs(logits_of(answer), stages) for subnet, answer in zip(members, answers, strict=True)}
 
 
 def _grouped(plan: Plan, space: SubNetSpace, subnets: Collection[str]) -> list[tuple[str, ...]]:

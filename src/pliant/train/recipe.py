@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -56,6 +57,8 @@ class Recipe(Config):
         ema: moving average of the weights, or none.
         clip_norm: limit of the gradient's norm, or none.
         label_smoothing: in [0, 1).
+        class_weights: factors of the loss on labels, one for each class in the order of the class names; empty = all
+            count alike.
         channels_last: memory layout of images and weights.
         compile: run the network through `torch.compile`.
         backward: `joint`, or `sequential` (less memory, same gradients).
@@ -83,6 +86,7 @@ class Recipe(Config):
     ema: Ema | None = None
     clip_norm: float | None = None
     label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] = ()
     channels_last: bool = False
     compile: bool = False
     backward: Literal["joint", "sequential"] = "joint"
@@ -103,6 +107,8 @@ class Recipe(Config):
             raise ValueError(f"Recipe.clip_norm: got {self.clip_norm}, expected more than 0")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"Recipe.label_smoothing: got {self.label_smoothing}, expected a fraction in [0, 1)")
+        if not all(0 <= weight < math.inf for weight in self.class_weights):
+            raise ValueError(f"Recipe.class_weights: got {list(self.class_weights)}, expected numbers of at least 0")
         if self.schedule.warmup_epochs >= self.epochs:
             raise ValueError(f"Schedule.warmup_epochs: got {self.schedule.warmup_epochs}, expected less than epochs")
         self._validate_start()

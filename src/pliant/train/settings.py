@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pliant.core.config import Config
 from pliant.core.plan import Plan
@@ -105,6 +105,8 @@ class PlanChoice(Config):
         options: its options. In YAML they stand next to the name.
     """
 
+    version: ClassVar[int] = 2
+
     name: str = DEFAULT_PLAN
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -129,7 +131,16 @@ class PlanChoice(Config):
         if not isinstance(data, Mapping):
             raise ValueError(f"{cls.__name__}: got {data!r}, expected a mapping with 'name' and options")
         known = {key: data[key] for key in ("version", "name") if key in data}
-        return super().from_dict(known | {"options": {k: v for k, v in data.items() if k not in known}})
+        options = {key: value for key, value in data.items() if key not in known}
+        if known.get("version") == 1:
+            known, options = known | {"version": cls.version}, _of_version_1(options)
+        return super().from_dict(known | {"options": options})
+
+
+def _of_version_1(options: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 counted the stages of the term on features from the first; since then they are listed."""
+    count = options.get("stages")
+    return options | {"stages": list(range(1, count + 1))} if isinstance(count, int) else options
 
 
 @dataclass(frozen=True, kw_only=True)
