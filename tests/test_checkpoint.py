@@ -55,6 +55,16 @@ def test_one_sub_network_on_its_own_is_saved_as_a_plain_network(model, tmp_path)
 
 
 @torch.no_grad()
+def test_the_size_of_the_example_is_kept_where_nothing_else_says_it(tmp_path):
+    source = ModelSource(name="timm:mixer_s32_224", num_classes=3, options={"img_size": 64})
+    images = torch.rand(2, 3, 64, 64)
+    model = pliant.adapt_(source.create(), pliant.Width(choices=(0.5, 1.0)), example=images).eval()
+    loaded = pliant.load(pliant.save(model, tmp_path / "once", source=source))
+    again = pliant.load(pliant.save(loaded, tmp_path / "twice", source=source))
+    assert torch.equal(again(images, subnet="smallest"), model(images, subnet="smallest"))
+
+
+@torch.no_grad()
 def test_a_network_with_options_of_its_library_needs_its_source(tmp_path):
     source = ModelSource(name="timm:resnet18", num_classes=3, options={"output_stride": 16})
     model = pliant.adapt_(source.create(), pliant.Depth()).eval()

@@ -40,6 +40,7 @@ class Adaptation:
         switch: knows the running sub-network.
         example: what `spec_of_example` says of the example that it was adapted with; none = there was no example.
         changed: paths of the modules that follow the switch.
+        size: pixels of a side, or tokens, of the example; none = there was no example, or not one tensor.
     """
 
     anatomy: Anatomy
@@ -47,6 +48,7 @@ class Adaptation:
     switch: Switch
     example: Any = None
     changed: tuple[str, ...] = ()
+    size: int | None = None
 
 
 class AdaptiveModule(nn.Module):
