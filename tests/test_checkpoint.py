@@ -1,4 +1,4 @@
-"""A saved network is whole or refused; nothing in it is ever executed."""
+"""Contract 3. A saved network is whole or refused; nothing in it is ever executed."""
 
 import errno
 import json
