@@ -1,4 +1,4 @@
-"""A saved network is whole or refused; nothing in it is ever executed."""
+"""Contract 3. A saved network is whole or refused; nothing in it is ever executed."""
 
 import errno
 import json
@@ -52,6 +52,16 @@ def test_one_sub_network_on_its_own_is_saved_as_a_plain_network(model, tmp_path)
     assert type(loaded).__name__ == "CifarResNet"
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(loaded(images), model(images, subnet="TFT"))
+
+
+@torch.no_grad()
+def test_the_size_of_the_example_is_kept_where_nothing_else_says_it(tmp_path):
+    source = ModelSource(name="timm:mixer_s32_224", num_classes=3, options={"img_size": 64})
+    images = torch.rand(2, 3, 64, 64)
+    model = pliant.adapt_(source.create(), pliant.Width(choices=(0.5, 1.0)), example=images).eval()
+    loaded = pliant.load(pliant.save(model, tmp_path / "once", source=source))
+    again = pliant.load(pliant.save(loaded, tmp_path / "twice", source=source))
+    assert torch.equal(again(images, subnet="smallest"), model(images, subnet="smallest"))
 
 
 @torch.no_grad()

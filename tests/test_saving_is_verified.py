@@ -1,4 +1,4 @@
-"""What is saved is the same function, or saving is refused; the model that is saved keeps no trace of the proof."""
+"""Contract 3. What is saved is the same function, or saving is refused; the model keeps no trace of the proof."""
 
 import json
 import random

@@ -95,8 +95,8 @@ def adapt_as_(
     if wanted.width and wanted.width.gate and wanted.depth:
         raise ValueError("adapt_: got pliant.Depth and a gate, which one network cannot have together")
     if wanted.width and not anatomy.channels:
-        size = size or usual_image_size(model) or UNKNOWN_SIZE
-        anatomy = dataclasses.replace(anatomy, channels=readers.channel_groups(model, anatomy, size))
+        usual = size or usual_image_size(model) or UNKNOWN_SIZE
+        anatomy = dataclasses.replace(anatomy, channels=readers.channel_groups(model, anatomy, usual))
     if wanted.depth:
         anatomy = depth.grouped(anatomy, wanted.depth)
     # Everything that can be refused is refused before the first change.
@@ -123,7 +123,7 @@ def adapt_as_(
         StageEnd.make_(model.get_submodule(end), switch, stage.channel_dim)
     if wanted.exits:
         exits.adapt_(model, anatomy, wanted.exits, switch)
-    AdaptiveModule.make_(model, Adaptation(anatomy, configs, switch, example, followers_of(model)))
+    AdaptiveModule.make_(model, Adaptation(anatomy, configs, switch, example, followers_of(model), size))
     return model
 
 

@@ -192,6 +192,8 @@ def _card(
     }
     if anatomy is not None and anatomy.traced:
         card["anatomy"] = anatomy.to_dict()
+    if isinstance(model, AdaptiveModule) and model._pliant_adaptation.size is not None:
+        card["example_size"] = model._pliant_adaptation.size
     if dtypes := unsaved_dtypes(model):
         card["buffer_dtypes"] = dtypes
     try:
@@ -243,7 +245,7 @@ def _verified(model: nn.Module, card: Mapping[str, Any], *, found: bool, example
 def _compared(model: nn.Module, again: nn.Module, card: Mapping[str, Any], example: Any) -> str | None:
     # The largest sub-network is what a plain call runs, also of a model whose forward was replaced.
     subnets = [None, model.space.smallest] if isinstance(model, AdaptiveModule) else [None]
-    size = card["info"].get("image_size") or usual_image_size(model)
+    size = _size_in(card) or usual_image_size(model)
     return difference(model, again, subnets, size=size, example=example)
 
 
@@ -380,11 +382,16 @@ def _build(where: str, card: Mapping[str, Any], given: str | ModelSource | nn.Mo
     if configs:
         try:
             anatomy = Anatomy.from_dict(card["anatomy"]) if "anatomy" in card else readers.read(model)
-            model = adapt_as_(model, anatomy, *configs, size=card["info"].get("image_size"))
+            model = adapt_as_(model, anatomy, *configs, size=_size_in(card))
         except AttributeError as error:  # as torch says that a module is not there
             name = card["model"]["name"] if card["model"] else type(model).__name__
             raise CheckpointError(f"{where} does not fit {name}: {error}") from None
     return extract(model, card["only"], share=True) if card["only"] else model
+
+
+def _size_in(card: Mapping[str, Any]) -> int | None:
+    """Return the size of the inputs of a network, where its card says it."""
+    return card["info"].get("image_size") or card.get("example_size")
 
 
 def _fit(

@@ -26,7 +26,9 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
         model: an adapted model; it is not changed.
         subnet: which sub-network.
         share: use the model's own tensors, copying none: the network follows when the model is trained
-            on, and several can be served side by side at no memory.
+            on, and several can be served side by side at no memory. The exception are tensors of a narrower network
+            whose channels lie apart in the whole one, such as the weight that computes queries, keys and values
+            together: no view has these, so they are copies and keep the values of now.
 
     Raises:
         ValueError: the model is not adapted, is wrapped, or has no such sub-network.

@@ -1,4 +1,4 @@
-"""What earlier versions wrote is still read, and answers the same. `write.py` has written it, once for each format."""
+"""Contract 8. What earlier versions wrote is still read, and answers the same. `write.py` wrote it, once a format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Autocast: the switch chooses the same whatever the numbers are; what is extracted computes the same."""
+"""Contract 5. Autocast: the switch chooses the same whatever the numbers are; what is extracted computes the same."""
 
 from __future__ import annotations
 

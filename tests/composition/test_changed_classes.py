@@ -1,4 +1,4 @@
-"""Other libraries change a module's class or its tensors too: before adapt_, and after."""
+"""Contract 5. Other libraries change a module's class or its tensors too: before adapt_, and after."""
 
 from __future__ import annotations
 

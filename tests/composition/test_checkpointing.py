@@ -1,4 +1,4 @@
-"""Gradient checkpointing changes no gradient: what is computed again belongs to the pass it was part of."""
+"""Contract 5. Gradient checkpointing changes no gradient: what is computed again belongs to the pass it was part of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch.compile: one graph a sub-network, whole; torch.export: one program a sub-network."""
+"""Contract 5. torch.compile: one graph a sub-network, whole; torch.export: one program a sub-network."""
 
 from __future__ import annotations
 

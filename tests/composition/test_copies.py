@@ -1,4 +1,4 @@
-"""Adapted models are pickled and sent to other processes, and parts of them are copied, put back, and taken apart."""
+"""Contract 5. Adapted models are pickled and sent to other processes; parts are copied, put back and taken apart."""
 
 from __future__ import annotations
 

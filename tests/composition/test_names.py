@@ -1,4 +1,4 @@
-"""A network that has a name which pliant adds is refused by both names, before anything of it changes."""
+"""Contract 5. A network that has a name which pliant adds is refused by both names, before anything of it changes."""
 
 from __future__ import annotations
 

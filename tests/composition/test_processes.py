@@ -1,4 +1,4 @@
-"""Two processes have the gradients of one: DistributedDataParallel and fully_shard (FSDP2), on the CPU with gloo."""
+"""Contract 4. Two processes have the gradients of one: DistributedDataParallel and fully_shard, on the CPU."""
 
 from __future__ import annotations
 

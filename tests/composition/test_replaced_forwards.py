@@ -1,4 +1,4 @@
-"""Where the forward of a module was replaced on the instance, as by hooks, nothing is skipped without a word."""
+"""Contract 5. A forward that was replaced on the instance, as by hooks: nothing is skipped without a word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A classifier that is replaced after `adapt_`, for another number of classes: followed, or refused by name."""
+"""Contract 5. A classifier that is replaced after `adapt_`, for other classes: followed, or refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A part that was replaced after `adapt_` and follows no sub-network is named before a wrong answer is given."""
+"""Contract 5. A part that was replaced after `adapt_` and follows no sub-network is named before an answer."""
 
 from __future__ import annotations
 

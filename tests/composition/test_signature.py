@@ -1,4 +1,4 @@
-"""Libraries look at what a network's forward takes; it is what it was, and `subnet`, `features` and `exits`."""
+"""Contract 5. What a network's forward takes is what it was, and `subnet`, `features` and `exits`."""
 
 from __future__ import annotations
 

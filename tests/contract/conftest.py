@@ -1,11 +1,20 @@
-"""One fixture, `case`: a network of `families.py` as its library makes it, and the same network adapted."""
+"""The fixture `case`: a network of `families.py` as its library makes it, and the same network adapted along some axes.
+
+Every test that takes it runs for every family and every axis, and for pairs of axes. Two marks restrict that:
+`axis` to the cases with an axis, and `costly` in the default run to depths, the other axes and pairs being tested
+with a few families.
+"""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib.util
 import sys
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,16 +37,58 @@ def _load_table() -> ModuleType:
     return module
 
 
-FAMILIES = _load_table().FAMILIES
+TABLE = _load_table()
+FAMILIES = {family.name: family for family in TABLE.FAMILIES}
+# What each axis adds to the keys of a model.
+ADDED = {"depth": ".skip.", "exits": ".exit.", "width": ".widths."}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "axis(name): in tests/contract, for the cases with this axis")
+    config.addinivalue_line("markers", "costly: in tests/contract, for all depths and a few other cases by default")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give tests their cases: pairs (axes, name of a family), in an order in which a family comes once."""
+    fixture = next((name for name in ("case", "refused") if name in metafunc.fixturenames), None)
+    if fixture is not None:
+        axis = metafunc.definition.get_closest_marker("axis")
+        costly = metafunc.definition.get_closest_marker("costly") is not None
+        cases = [
+            pytest.param((axes, family.name), id=f"{axes}-{family.name}", marks=_marks(axes, family, costly=costly))
+            for family in TABLE.FAMILIES
+            for axes in TABLE.AXES
+            if (TABLE.refusal(axes, family) is not None) == (fixture == "refused")
+            and (axis is None or axis.args[0] in axes.split("+"))
+        ]
+        metafunc.parametrize(fixture, cases, indirect=True)
+
+
+def _marks(axes: str, family: Any, *, costly: bool) -> list[pytest.MarkDecorator]:
+    usual = axes == "depth" if costly else "+" not in axes
+    is_slow = family.slow or not (usual or family.name in TABLE.REPRESENTATIVES)
+    return [pytest.mark.slow] if is_slow else []
 
 
 @dataclass
 class Case:
-    """One family: what the table says of it, the original, the adapted model, and inputs for both."""
+    """One family with some axes.
 
+    Attributes:
+        axes: their names.
+        family: what the table says of it.
+        original: the network as its library makes it; all cases of a family share it.
+        adapted: a copy of it, adapted.
+        fresh: the tensors that this had before the ones that it got were made to differ.
+        args: what both take.
+        kwargs: what both take by name.
+    """
+
+    axes: tuple[str, ...]
     family: Any
     original: nn.Module
     adapted: Any
+    fresh: dict[str, Tensor]
     args: tuple[Tensor, ...]
     kwargs: dict[str, Tensor]
 
@@ -45,14 +96,38 @@ class Case:
         """The logits of the case's inputs, whatever the library wraps them in."""
         return logits_of(network(*self.args, **self.kwargs, **more))
 
+    def assert_same(self, one: Tensor, other: Tensor) -> None:
+        """Bit for bit; but a part of a weight may run in another kernel than a whole weight of its size."""
+        if "width" in self.axes:
+            torch.testing.assert_close(one, other)
+        else:
+            assert torch.equal(one, other)
+
+    def is_added(self, key: str) -> bool:
+        """Whether a key of the adapted model is one that an axis adds."""
+        return any(ADDED[axis] in key for axis in self.axes)
+
     @property
     def subnets(self) -> list[SubNet]:
-        """Base-net, super-net, and those that skip in one stage only: every stage's own flag counts.
+        """The largest, those that differ from it in one choice, and all of these with every stage skipped.
 
-        All sub-networks would be 64 of some families.
+        So every exit, every width and every stage's own flag counts. All sub-networks would be hundreds.
         """
         space = self.adapted.space
-        return [space.smallest, *(s for s in space if sum(s.depth) == 1 and s != space.smallest), space.largest]
+        near = [subnet for subnet in space if _choices(subnet, space.largest) <= 1]
+        short = [space.parse(dataclasses.replace(subnet, depth=self.all_skipped)) for subnet in near]
+        return sorted({*near, *short}, key=space.place)
+
+    @property
+    def all_skipped(self) -> tuple[bool, ...]:
+        """The smallest depth."""
+        return tuple(count > 0 for count in self.adapted.space.skippable_blocks)
+
+
+def _choices(one: SubNet, other: SubNet) -> int:
+    """In how many choices two sub-networks differ: at an exit, in the width, or at a stage."""
+    stages = zip(one.depth, other.depth, strict=True)
+    return (one.exit != other.exit) + (one.width != other.width) + sum(own != theirs for own, theirs in stages)
 
 
 @torch.no_grad()
@@ -76,27 +151,61 @@ def pretend_trained(model: nn.Module) -> None:
             module.running_var.uniform_(0.5, 1.5, generator=generator)
 
 
-@torch.no_grad()
-def differ(model: nn.Module) -> None:
-    """Make the second norm sets differ from the first ones, as they do after training."""
-    for name, tensor in model.state_dict().items():
-        if ".skip." in name and tensor.is_floating_point():
-            tensor.add_(0.1)
-
-
-@pytest.fixture(
-    scope="package",
-    params=[
-        pytest.param(family, id=family.name, marks=[pytest.mark.slow] if family.slow else []) for family in FAMILIES
-    ],
-)
-def case(request: pytest.FixtureRequest) -> Case:
-    family = request.param
-    if family.name.startswith("transformers:"):
+@lru_cache(maxsize=1)
+def original_of(name: str) -> nn.Module:
+    """The network of a family, which no test changes."""
+    if name.startswith("transformers:"):
         pytest.importorskip("transformers")
     torch.manual_seed(0)
-    original = family.source().create().eval()
+    original = FAMILIES[name].source().create().eval()
     pretend_trained(original)
-    adapted = pliant.adapt_(copy.deepcopy(original), pliant.Depth())
-    differ(adapted)
-    return Case(family, original, adapted, *family.inputs())
+    return original
+
+
+@dataclass
+class Request:
+    """What is asked of `adapt_`: configs for a copy of an original.
+
+    Attributes:
+        axes: their names.
+        family: whose network it is.
+        model: a copy of it.
+        message: what a refusal names; none = it is not refused.
+    """
+
+    axes: str
+    family: Any
+    model: nn.Module
+    message: str | None
+
+    @classmethod
+    def of(cls, param: tuple[str, str]) -> Request:
+        axes, name = param
+        return cls(axes, FAMILIES[name], copy.deepcopy(original_of(name)), TABLE.refusal(axes, FAMILIES[name]))
+
+    def adapt_(self) -> Any:
+        """Adapt the model. For widths, an example says for which size it was made."""
+        example = self.family.inputs()[0][0] if "width" in self.axes else None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* one block, and nothing to skip")
+            return pliant.adapt_(self.model, *TABLE.AXES[self.axes], example=example)
+
+
+@pytest.fixture(scope="package")
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    wanted = Request.of(request.param)
+    adapted = wanted.adapt_()
+    original = original_of(wanted.family.name)
+    args, kwargs = wanted.family.inputs()
+    fresh = {key: tensor.clone() for key, tensor in adapted.state_dict().items()}
+    made = Case(tuple(wanted.axes.split("+")), wanted.family, original, adapted, fresh, args, kwargs)
+    with torch.no_grad():
+        for key, tensor in adapted.state_dict().items():
+            if made.is_added(key) and tensor.is_floating_point():
+                tensor.add_(0.1)  # as after a training, it differs from what it started as a copy of
+    yield made
+
+
+@pytest.fixture
+def refused(request: pytest.FixtureRequest) -> Request:
+    return Request.of(request.param)

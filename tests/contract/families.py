@@ -1,7 +1,7 @@
-"""The networks that every contract is tested with: one line here, and a new family has all the tests.
+"""The networks and the axes of the contracts: one line here, and a family or an axis has all the tests.
 
-The names are those that people load. Options make them small; inputs are about the smallest that they take. The
-script that writes docs/support.md reads this table too.
+The names of families are those that people load. Options make them small; inputs are about the smallest that they
+take. The script that writes docs/support.md reads this table too.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import pliant
+from pliant.core.config import Config
 from pliant.create import ModelSource
 
-__all__ = ["FAMILIES", "Family"]
+__all__ = ["AXES", "FAMILIES", "REPRESENTATIVES", "Family", "refusal"]
 
 NUM_CLASSES = 10
 VOCABULARY = 100
@@ -195,6 +197,7 @@ _DINO = _COLUMN | dict(image_size=32, patch_size=8)
 _VISION = _DINO | dict(intermediate_size=64)
 _SWIN = dict(embed_dim=8, depths=[2, 2, 4, 2], num_heads=[1, 1, 2, 2], image_size=64, patch_size=2, window_size=4)
 _CNN = dict(depths=[2, 2, 3, 2], hidden_sizes=[8, 16, 32, 64])
+_BOTTLENECKS = dict(depths=[2, 2, 3, 2], hidden_sizes=[16, 32, 64, 128], embedding_size=8)
 _CAUSAL = _COLUMN | dict(intermediate_size=64, vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 _TEXT = _CAUSAL | dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
 _GROUPED = _CAUSAL | dict(num_key_value_heads=1)
@@ -259,7 +262,7 @@ FAMILIES = [
     Family("transformers:swinv2", _SWIN, 64, fewer="depths"),
     Family("transformers:convnext", _CNN, 64, fewer="depths"),
     Family("transformers:convnextv2", _CNN, 64, fewer="depths"),
-    Family("transformers:resnet", _CNN | {"embedding_size": 8}, fewer="depths"),
+    Family("transformers:resnet", _BOTTLENECKS, fewer="depths"),
     Family("transformers:bert", _TEXT, None, fewer="num_hidden_layers"),
     Family("transformers:roberta", _TEXT, None, fewer="num_hidden_layers"),
     Family("transformers:gpt2", _GPT2, None, fewer="n_layer", classifies=False),
@@ -268,3 +271,35 @@ FAMILIES = [
     Family("transformers:qwen2", _GROUPED, None, fewer="num_hidden_layers", classifies=False),
     Family("transformers:qwen3", _GROUPED, None, fewer="num_hidden_layers", classifies=False),
 ]
+
+AXES: dict[str, tuple[Config, ...]] = {
+    "depth": (pliant.Depth(),),
+    "exits": (pliant.Exits(),),
+    "width": (pliant.Width(),),
+    "depth+exits": (pliant.Depth(), pliant.Exits()),
+    "depth+width": (pliant.Depth(), pliant.Width()),
+    "exits+width": (pliant.Exits(), pliant.Width()),
+}
+"""The config of each axis, and those of pairs of axes."""
+
+REPRESENTATIVES = ("torchvision:resnet18", "timm:vit_tiny_patch16_224", "transformers:swin")
+"""A CNN, a transformer and a Swin: the families that every pair of axes is tested with in the default run."""
+
+_REFUSED = {
+    "exits+width": {family.name: r"pliant\.Width and pliant\.Exits" for family in FAMILIES},
+    "exits": {family.name: "answers for every token" for family in FAMILIES if not family.classifies},
+    "width": {
+        "pliant:resnet20": r"'layer1\.2\.conv2' and 'layer2\.2\.conv2' cannot be cut together: constant_pad_nd",
+        "timm:poolformer_s12": r"with fewer channels '.*layer_scale1' fails",
+        "timm:caformer_s18": r"with fewer channels '.*res_scale1' fails",
+        "timm:maxvit_rmlp_pico_rw_256": r"with fewer channels '.*attn_block\.attn' fails",
+        "transformers:swinv2": r"with fewer channels '.*attention\.self' fails",
+        "transformers:gpt2": r"with fewer channels '.*attn\.c_attn' fails",
+    },
+}
+
+
+def refusal(axes: str, family: Family) -> str | None:
+    """Return what the message names (a regular expression) where a family has no such axes; none = it has them."""
+    found = [_REFUSED.get(part, {}).get(family.name) for part in (axes, *axes.split("+"))]
+    return next((message for message in found if message), None)

@@ -101,7 +101,7 @@ def test_blocks_norms_channels_and_head_are_found(name):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", own.OWN)
-def test_the_contracts_hold(name, tmp_path):
+def test_contracts_1_to_3_hold(name, tmp_path):
     original, (model, x) = make(name), adapted(name)
     assert torch.equal(logits(model(x)), logits(original(x)))
     outputs = []

@@ -1,4 +1,4 @@
-"""The loss is the written formula; distillation changes the student alone."""
+"""Contract 4. The loss is the written formula; distillation changes the student alone."""
 
 import pytest
 import torch

@@ -44,6 +44,7 @@ class Adaptation:
         switch: knows the running sub-network.
         example: what `spec_of_example` says of the example that it was adapted with; none = there was no example.
         followers: what `core.belonging.followers_of` said of the model.
+        size: pixels of a side, or tokens, of the example; none = there was no example, or not one tensor.
     """
 
     anatomy: Anatomy
@@ -51,6 +52,7 @@ class Adaptation:
     switch: Switch
     example: Any = None
     followers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    size: int | None = None
 
 
 class AdaptiveModule(nn.Module):

@@ -1,16 +1,23 @@
-"""Training contracts, for every reader: gradients, and stochastic depth, which acts in the super-net alone."""
+"""Contract 4: a training step equals the written formula, and joint equals sequential backward.
+
+Also what the formula takes for granted: the features that it compares, and stochastic depth in the super-net alone.
+"""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import pliant
-
-pytestmark = pytest.mark.filterwarnings("ignore:.* one block, and nothing to skip")
+from pliant.core.inputs import logits_of
+from pliant.core.subnet import SubNet
+from pliant.plans import build_plan, default_plan
 
 
 def freeze_randomness(model: nn.Module) -> None:
@@ -46,7 +53,7 @@ STOCHASTIC = {
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", STOCHASTIC)
-def test_stochastic_depth_is_off_in_the_base_net_s_passes_and_on_in_the_super_net_s(name):
+def test_4_stochastic_depth_is_off_in_the_base_net_s_passes_and_on_in_the_super_net_s(name):
     model = pliant.adapt_(pliant.create_model(name, num_classes=10, **STOCHASTIC[name]), pliant.Depth()).train()
     freeze_randomness(model)
     images = torch.rand(2, 3, 32, 32)
@@ -59,13 +66,16 @@ def test_stochastic_depth_is_off_in_the_base_net_s_passes_and_on_in_the_super_ne
     assert not torch.allclose(base(images), kept["smallest"])
 
 
-def test_4_joint_and_sequential_backward_give_the_same_gradients(case):
+@pytest.mark.costly
+def test_4_a_step_is_the_written_formula_and_joint_and_sequential_backward_agree(case):
     model = copy.deepcopy(case.adapted).double().train()
     freeze_randomness(model)
     inputs = case.args[0]
     labels = torch.tensor([1, 7]) if case.family.classifies else inputs.roll(-1, dims=1)
     inputs = inputs.double() if inputs.is_floating_point() else inputs
-    objective = pliant.Objective(model)
+    # No sub-network is drawn at random: the steps that are compared have the same.
+    options = {"random": 0} if "width" in case.axes else {}
+    objective = pliant.Objective(model, build_plan(default_plan(model.space), model.space, **options))
     joint_loss = objective(inputs, labels)
     joint_loss.backward()
     joint = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -73,6 +83,7 @@ def test_4_joint_and_sequential_backward_give_the_same_gradients(case):
     sequential_loss = objective.backward(inputs, labels)
 
     assert joint_loss.item() == pytest.approx(sequential_loss.item(), rel=1e-12)
+    assert joint_loss.item() == pytest.approx(written_loss(case, model, inputs, labels), rel=1e-5)
     for name, parameter in model.named_parameters():
         gradient = joint[name]
         if gradient is None:
@@ -82,8 +93,53 @@ def test_4_joint_and_sequential_backward_give_the_same_gradients(case):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-12, msg=name)
 
 
+@torch.no_grad()
+def written_loss(case, model: Any, inputs: Tensor, labels: Tensor) -> float:
+    """Compute the loss of the default plans, from one pass for every sub-network.
+
+    Every exit of the super-net learns from the labels. Each teaches the same exit of the smallest depth, and the
+    super-net the smallest width.
+    """
+
+    def logits(subnet: SubNet) -> Tensor:
+        return logits_of(model(inputs, subnet=subnet)).flatten(0, -2)
+
+    space = model.space
+    students = [space.smallest] if "width" in case.axes else []
+    exits = range(1, len(space.exit_stages) + 1) if "exits" in case.axes else [None]
+    teachers = {number: dataclasses.replace(space.largest, exit=number) for number in exits}
+    if "depth" in case.axes:
+        students += [space.parse(dataclasses.replace(one, depth=case.all_skipped)) for one in teachers.values()]
+    loss = sum(F.cross_entropy(logits(teacher), labels.flatten()).item() for teacher in teachers.values())
+    for student in students:
+        own, other = (logits(one).log_softmax(-1) for one in (student, teachers[student.exit]))
+        loss += F.kl_div(own, other, reduction="batchmean", log_target=True).item()
+    return loss
+
+
 def unused(case, name: str) -> bool:
     """Whether the original leaves a parameter without a gradient too, such as the token of a masked pretraining."""
     model = copy.deepcopy(case.original).train()
     case.logits(model).sum().backward()
     return dict(model.named_parameters())[name].grad is None
+
+
+@torch.no_grad()
+def test_4_features_are_the_pooled_outputs_of_the_stages(case):
+    model, outputs = case.adapted, []
+
+    def keep(module: nn.Module, args: Any, output: Any) -> None:
+        outputs.append(output[0] if isinstance(output, tuple) else output)
+
+    stages = model.anatomy.stages
+    subnet = model.space.parse(dataclasses.replace(model.space.smallest, exit=model.space.largest.exit))
+    hooks = [model.get_submodule(stage.blocks[-1].path).register_forward_hook(keep) for stage in stages]
+    output, features = model(*case.args, **case.kwargs, subnet=subnet, features=True)
+    for hook in hooks:
+        hook.remove()
+    assert torch.equal(logits_of(output), case.logits(model, subnet=subnet))
+    assert len(outputs) == len(features) == len(stages)
+    for stage, output, feature in zip(stages, outputs, features, strict=True):
+        by_channel = output.movedim(stage.channel_dim, 1).flatten(2)
+        assert "width" in case.axes or by_channel.shape[1] == stage.channels
+        torch.testing.assert_close(feature, by_channel.mean(2), rtol=1e-5, atol=1e-6)
