@@ -17,6 +17,7 @@ from pliant.train.draws import Draws
 from pliant.train.fitting import check_values, fit, labels_of
 from pliant.train.idle import with_idle_parameters
 from pliant.train.losses import IGNORED, Loss, Task, feature_divergence
+from pliant.train.missed import Missed
 from pliant.train.passes import Outputs, Passes
 
 __all__ = ["Objective"]
@@ -93,6 +94,7 @@ class Objective(nn.Module):
         self._draws = _draws(plan, self._space) if plan.random and self._space is not None else None
         self._teacher = _Teacher(teacher, plan, adapted.space) if teacher is not None and adapted is not None else None
         self._fixed = None if plan.random else self._step(plan)
+        self._missed = Missed(adapted) if adapted is not None else None
         self._loss = Loss(
             task="causal-lm" if task is None and predicts_next_token(_uncompiled(model)) else task,
             class_dim=class_dim,
@@ -116,7 +118,8 @@ class Objective(nn.Module):
 
         Raises:
             ValueError: the labels do not fit what the network gives, or one is out of range; a view for students, but
-                with this plan there are none, or not apart from their teachers.
+                with this plan there are none, or not apart from their teachers; the optimizer misses parameters that
+                `adapt_` added.
         """
         losses = self._each_pass(x, y, students, lambda loss: loss)
         return with_idle_parameters(sum(losses[1:], losses[0]), self.model)
@@ -184,6 +187,8 @@ class Objective(nn.Module):
         self._batches += 1
         step = self._fixed or self._step(self.plan.drawn(self._draw()))
         active = {name: term for name, term in step.terms.items() if term.start <= self.progress}
+        if self._missed and torch.is_grad_enabled():
+            self._missed.check()
         teachers: dict[str, Outputs] = {}
         if self._teacher and step.teaching:
             teachers = self._teacher.answers(x, list(active.values()), step.teaching)
