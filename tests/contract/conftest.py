@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -117,6 +117,11 @@ class Case:
         near = [subnet for subnet in space if _choices(subnet, space.largest) <= 1]
         short = [space.parse(dataclasses.replace(subnet, depth=self.all_skipped)) for subnet in near]
         return sorted({*near, *short}, key=space.place)
+
+    @cached_property
+    def extracted(self) -> nn.Module:
+        """The smallest sub-network, extracted; tests that look at it share it."""
+        return pliant.extract(self.adapted, "smallest")
 
     @property
     def all_skipped(self) -> tuple[bool, ...]:
