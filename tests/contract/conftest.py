@@ -12,9 +12,9 @@ import dataclasses
 import importlib.util
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -167,50 +167,31 @@ def original_of(name: str) -> nn.Module:
     return original
 
 
-@dataclass
-class Request:
-    """What is asked of `adapt_`: configs for a copy of an original.
-
-    Attributes:
-        axes: their names.
-        family: whose network it is.
-        model: a copy of it.
-        message: what a refusal names; none = it is not refused.
-    """
-
-    axes: str
-    family: Any
-    model: nn.Module
-    message: str | None
-
-    @classmethod
-    def of(cls, param: tuple[str, str]) -> Request:
-        axes, name = param
-        return cls(axes, FAMILIES[name], copy.deepcopy(original_of(name)), TABLE.refusal(axes, FAMILIES[name]))
-
-    def adapt_(self) -> Any:
-        """Adapt the model. For widths, an example says for which size it was made."""
-        example = self.family.inputs()[0][0] if "width" in self.axes else None
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".* one block, and nothing to skip")
-            return pliant.adapt_(self.model, *TABLE.AXES[self.axes], example=example)
+def adapt_(model: nn.Module, axes: str, family: Any) -> Any:
+    """Adapt the network of a family. For widths, an example says for which size it was made."""
+    example = family.inputs()[0][0] if "width" in axes else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* one block, and nothing to skip")
+        return pliant.adapt_(model, *TABLE.AXES[axes], example=example)
 
 
 @pytest.fixture(scope="package")
-def case(request: pytest.FixtureRequest) -> Iterator[Case]:
-    wanted = Request.of(request.param)
-    adapted = wanted.adapt_()
-    original = original_of(wanted.family.name)
-    args, kwargs = wanted.family.inputs()
+def case(request: pytest.FixtureRequest) -> Case:
+    axes, name = request.param
+    original = original_of(name)
+    adapted = adapt_(copy.deepcopy(original), axes, FAMILIES[name])
     fresh = {key: tensor.clone() for key, tensor in adapted.state_dict().items()}
-    made = Case(tuple(wanted.axes.split("+")), wanted.family, original, adapted, fresh, args, kwargs)
+    made = Case(tuple(axes.split("+")), FAMILIES[name], original, adapted, fresh, *FAMILIES[name].inputs())
     with torch.no_grad():
         for key, tensor in adapted.state_dict().items():
             if made.is_added(key) and tensor.is_floating_point():
                 tensor.add_(0.1)  # as after a training, it differs from what it started as a copy of
-    yield made
+    return made
 
 
 @pytest.fixture
-def refused(request: pytest.FixtureRequest) -> Request:
-    return Request.of(request.param)
+def refused(request: pytest.FixtureRequest) -> tuple[nn.Module, Callable[[], Any], str]:
+    """A network, what would adapt it, and what the refusal names."""
+    axes, name = request.param
+    model = copy.deepcopy(original_of(name))
+    return model, partial(adapt_, model, axes, FAMILIES[name]), TABLE.refusal(axes, FAMILIES[name])
