@@ -1,8 +1,7 @@
 """The fixture `case`: a network of `families.py` as its library makes it, and the same network adapted along some axes.
 
-Every test that takes it runs for every family and every axis, and for pairs of axes. Two marks restrict that:
-`axis` to the cases with an axis, and `costly` in the default run to depths, the other axes and pairs being tested
-with a few families.
+Every test that takes it runs for every family and every axis, and for pairs of axes. Two marks restrict that: `axis`
+to the cases with an axis or without one; `costly`, in the default run, to depths, and to a few families otherwise.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ ADDED = {"depth": ".skip.", "exits": ".exit.", "width": ".widths."}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "axis(name): in tests/contract, for the cases with this axis")
+    config.addinivalue_line("markers", "axis(name, without=name): in tests/contract, which cases")
     config.addinivalue_line("markers", "costly: in tests/contract, for all depths and a few other cases by default")
 
 
@@ -59,9 +58,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for family in TABLE.FAMILIES
             for axes in TABLE.AXES
             if (TABLE.refusal(axes, family) is not None) == (fixture == "refused")
-            and (axis is None or axis.args[0] in axes.split("+"))
+            and (axis is None or _has(axes.split("+"), *axis.args, **axis.kwargs))
         ]
         metafunc.parametrize(fixture, cases, indirect=True)
+
+
+def _has(axes: list[str], wanted: str | None = None, without: str | None = None) -> bool:
+    return (wanted is None or wanted in axes) and without not in axes
 
 
 def _marks(axes: str, family: Any, *, costly: bool) -> list[pytest.MarkDecorator]:
