@@ -16,8 +16,9 @@ from pliant.core.belonging import followers_of
 from pliant.core.config import Config
 from pliant.core.inputs import spec_of_example
 from pliant.core.subnet import SubNetSpace
-from pliant.core.surgery import merged, names_of, refuse_unfit
+from pliant.core.surgery import merged, names_of, refuse_replaced_forwards, refuse_unfit
 from pliant.core.switch import Switch
+from pliant.core.wrapped import refuse_wrapped
 from pliant.create import usual_image_size
 from pliant.depth import transform as depth
 from pliant.depth.config import Depth
@@ -54,6 +55,7 @@ def adapt_(model: ModelT, *configs: Config, example: Any = None) -> ModelT:
         ValueError: the model is not supported or already adapted, or a config does not fit it. The
             model is then unchanged.
     """
+    refuse_wrapped(model, "adapt_")
     _refuse_adapted(model)
     _by_axis(configs)
     size = example.shape[-1] if isinstance(example, Tensor) else None
@@ -94,6 +96,9 @@ def adapt_as_(
         raise ValueError("adapt_: got pliant.Width and pliant.Exits, which one network cannot have together")
     if wanted.width and wanted.width.gate and wanted.depth:
         raise ValueError("adapt_: got pliant.Depth and a gate, which one network cannot have together")
+    if wanted.width:
+        # Channels are followed through a copy of the model, of which a replaced forward knows nothing.
+        refuse_replaced_forwards(model, "adapt_", "may run the modules of this model in place of those of a copy")
     if wanted.width and not anatomy.channels:
         usual = size or usual_image_size(model) or UNKNOWN_SIZE
         anatomy = dataclasses.replace(anatomy, channels=readers.channel_groups(model, anatomy, usual))

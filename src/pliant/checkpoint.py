@@ -24,13 +24,12 @@ import pliant
 from pliant import readers
 from pliant.adapt import adapt_as_
 from pliant.axes import AXES
-from pliant.core.adaptive import AdaptiveModule, as_adaptive
+from pliant.core.adaptive import AdaptiveModule, to_make_plain
 from pliant.core.anatomy import Anatomy
 from pliant.core.config import Config
 from pliant.core.errors import first_line
 from pliant.core.files import write_atomically
 from pliant.core.modes import seeded
-from pliant.core.surgery import refuse_replaced_forwards
 from pliant.core.weightless import weightless
 from pliant.core.weights import (
     CheckpointError,
@@ -108,7 +107,7 @@ def save(
     """
     refuse_wrapped(model, "save")
     if isinstance(model, AdaptiveModule):
-        refuse_replaced_forwards(as_adaptive(model, "save"), "save")
+        to_make_plain(model, "save")
     directory = Path(directory)
     card = _card(model, only, adapted_with, anatomy, source, info)
     card["verified"] = verify and _verified(model, card, found=source is None, example=example)

@@ -8,10 +8,10 @@ from torch import nn
 
 from pliant import readers
 from pliant.axes import Axes
-from pliant.core.adaptive import AdaptiveModule, StageEnd, as_adaptive, refuse_replaced
+from pliant.core.adaptive import AdaptiveModule, StageEnd, to_make_plain
 from pliant.core.anatomy import Anatomy
 from pliant.core.subnet import SubNet
-from pliant.core.surgery import own_parts_, refuse_replaced_forwards, shared_copy
+from pliant.core.surgery import own_parts_, shared_copy
 from pliant.depth import transform as depth
 from pliant.exits import transform as exits
 from pliant.width import transform as width
@@ -33,9 +33,8 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
     Raises:
         ValueError: the model is not adapted, is wrapped, or has no such sub-network.
     """
-    model = as_adaptive(model, "extract")
+    model = to_make_plain(model, "extract")
     chosen = model.space.parse(subnet)
-    refuse_replaced_forwards(model, "extract")
     plain = shared_copy(model)
     anatomy, wanted = plain.anatomy, Axes.of(plain.configs)
     AdaptiveModule.unmake_(plain)
@@ -54,8 +53,7 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
 
 def original(model: AdaptiveModule) -> nn.Module:
     """Return the network that was adapted, over the same tensors: the super-net with the exits that it brought."""
-    refuse_replaced(model, "extract")
-    refuse_replaced_forwards(model, "extract")
+    to_make_plain(model, "extract")
     plain = shared_copy(model)
     anatomy, wanted = plain.anatomy, Axes.of(plain.configs)
     AdaptiveModule.unmake_(plain)

@@ -66,7 +66,11 @@ def build_plan(name: str, space: SubNetSpace, **options: Any) -> Plan:
         build = _of_depth if part in depth.PLANS else _of_exits if part in exits.PLANS else _of_width
         terms += build(part, space, own)
     if any(part in depth.PLANS for part in names) and any(part in exits.PLANS for part in names):
-        terms += exits.shared_by_depths(len(space.exit_stages), str(_depths(space).smallest))
+        # The first stages of a RegNet have one block: up to their exits the smallest depth is the largest.
+        skipping = [
+            number for number, stages in enumerate(space.exit_stages[:-1], 1) if any(space.skippable_blocks[:stages])
+        ]
+        terms += exits.shared_by_depths(skipping, str(_depths(space).smallest))
     plan = Plan(name=name, terms=tuple(_once(terms, space))).resolve(space)
     if plan.is_of_gate and not space.routes:
         raise ValueError(f"plan {name!r} needs a gate; adapt the network with pliant.Width(gate=pliant.Gate())")

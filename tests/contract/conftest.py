@@ -1,8 +1,7 @@
 """The fixture `case`: a network of `families.py` as its library makes it, and the same network adapted along some axes.
 
-Every test that takes it runs for every family and every axis, and for pairs of axes. Two marks restrict that:
-`axis` to the cases with an axis, and `costly` in the default run to depths, the other axes and pairs being tested
-with a few families.
+Every test that takes it runs for every family and every axis, and for pairs of axes. Two marks restrict that: `axis`
+to the cases with an axis or without one; `costly`, in the default run, to depths, and to a few families otherwise.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ import dataclasses
 import importlib.util
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,7 +43,7 @@ ADDED = {"depth": ".skip.", "exits": ".exit.", "width": ".widths."}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "axis(name): in tests/contract, for the cases with this axis")
+    config.addinivalue_line("markers", "axis(name, without=name): in tests/contract, which cases")
     config.addinivalue_line("markers", "costly: in tests/contract, for all depths and a few other cases by default")
 
 
@@ -59,9 +58,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for family in TABLE.FAMILIES
             for axes in TABLE.AXES
             if (TABLE.refusal(axes, family) is not None) == (fixture == "refused")
-            and (axis is None or axis.args[0] in axes.split("+"))
+            and (axis is None or _has(axes.split("+"), *axis.args, **axis.kwargs))
         ]
         metafunc.parametrize(fixture, cases, indirect=True)
+
+
+def _has(axes: list[str], wanted: str | None = None, without: str | None = None) -> bool:
+    return (wanted is None or wanted in axes) and without not in axes
 
 
 def _marks(axes: str, family: Any, *, costly: bool) -> list[pytest.MarkDecorator]:
@@ -118,6 +121,11 @@ class Case:
         short = [space.parse(dataclasses.replace(subnet, depth=self.all_skipped)) for subnet in near]
         return sorted({*near, *short}, key=space.place)
 
+    @cached_property
+    def extracted(self) -> nn.Module:
+        """The smallest sub-network, extracted; tests that look at it share it."""
+        return pliant.extract(self.adapted, "smallest")
+
     @property
     def all_skipped(self) -> tuple[bool, ...]:
         """The smallest depth."""
@@ -162,50 +170,31 @@ def original_of(name: str) -> nn.Module:
     return original
 
 
-@dataclass
-class Request:
-    """What is asked of `adapt_`: configs for a copy of an original.
-
-    Attributes:
-        axes: their names.
-        family: whose network it is.
-        model: a copy of it.
-        message: what a refusal names; none = it is not refused.
-    """
-
-    axes: str
-    family: Any
-    model: nn.Module
-    message: str | None
-
-    @classmethod
-    def of(cls, param: tuple[str, str]) -> Request:
-        axes, name = param
-        return cls(axes, FAMILIES[name], copy.deepcopy(original_of(name)), TABLE.refusal(axes, FAMILIES[name]))
-
-    def adapt_(self) -> Any:
-        """Adapt the model. For widths, an example says for which size it was made."""
-        example = self.family.inputs()[0][0] if "width" in self.axes else None
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".* one block, and nothing to skip")
-            return pliant.adapt_(self.model, *TABLE.AXES[self.axes], example=example)
+def adapt_(model: nn.Module, axes: str, family: Any) -> Any:
+    """Adapt the network of a family. For widths, an example says for which size it was made."""
+    example = family.inputs()[0][0] if "width" in axes else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* one block, and nothing to skip")
+        return pliant.adapt_(model, *TABLE.AXES[axes], example=example)
 
 
 @pytest.fixture(scope="package")
-def case(request: pytest.FixtureRequest) -> Iterator[Case]:
-    wanted = Request.of(request.param)
-    adapted = wanted.adapt_()
-    original = original_of(wanted.family.name)
-    args, kwargs = wanted.family.inputs()
+def case(request: pytest.FixtureRequest) -> Case:
+    axes, name = request.param
+    original = original_of(name)
+    adapted = adapt_(copy.deepcopy(original), axes, FAMILIES[name])
     fresh = {key: tensor.clone() for key, tensor in adapted.state_dict().items()}
-    made = Case(tuple(wanted.axes.split("+")), wanted.family, original, adapted, fresh, args, kwargs)
+    made = Case(tuple(axes.split("+")), FAMILIES[name], original, adapted, fresh, *FAMILIES[name].inputs())
     with torch.no_grad():
         for key, tensor in adapted.state_dict().items():
             if made.is_added(key) and tensor.is_floating_point():
                 tensor.add_(0.1)  # as after a training, it differs from what it started as a copy of
-    yield made
+    return made
 
 
 @pytest.fixture
-def refused(request: pytest.FixtureRequest) -> Request:
-    return Request.of(request.param)
+def refused(request: pytest.FixtureRequest) -> tuple[nn.Module, Callable[[], Any], str]:
+    """A network, what would adapt it, and what the refusal names."""
+    axes, name = request.param
+    model = copy.deepcopy(original_of(name))
+    return model, partial(adapt_, model, axes, FAMILIES[name]), TABLE.refusal(axes, FAMILIES[name])

@@ -122,6 +122,12 @@ def test_depth_and_exits_are_joined():
     }
 
 
+def test_an_exit_before_which_nothing_can_be_skipped_does_not_teach_itself():
+    first_stage_of_one_block = SubNetSpace((0, 1, 1), (1, 2, 3))
+    assert "depth=FTF,exit=2<-depth=FFF,exit=2/logits" in lines("adn-sum+exits", first_stage_of_one_block)
+    assert not any("exit=1/" in name for name in lines("adn-sum+exits", first_stage_of_one_block))
+
+
 def test_depth_and_exits_together_equal_the_written_formula_in_two_passes():
     model, (x, y) = make(pliant.Depth(), pliant.Exits()).train(), batch()
     objective = pliant.Objective(model, build_plan("adn-sum+exits", model.space, features=True))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.core.anatomy import Anatomy
-from pliant.core.belonging import refuse_strangers, registrations
+from pliant.core.belonging import refuse_moved, refuse_strangers, registrations
 from pliant.core.config import Config
 from pliant.core.inputs import logits_of
 from pliant.core.leaving import Decide, Left
@@ -31,6 +31,7 @@ __all__ = [
     "every_subnet",
     "num_classes_of",
     "refuse_replaced",
+    "to_make_plain",
 ]
 
 
@@ -153,10 +154,10 @@ class AdaptiveModule(nn.Module):
                 raise ValueError(reason)
         elif self._pliant_adaptation.switch.checked != registrations():
             refuse_replaced(self, "forward")
-        if subnet is None and self._pliant_adaptation.switch.was_reset is not None:
-            self._fill_statistics(*args, **kwargs)
+        resets = subnet is None and self._pliant_adaptation.switch.was_reset is not None
+        fills = resets and self._fills_statistics(*args, **kwargs)
         recorded: list[Tensor] | None = [] if features else None
-        with self._pliant_adaptation.switch.running(subnet, recorded, every_exit=exits) as exit_pass:
+        with self._pliant_adaptation.switch.running(subnet, recorded, every_exit=exits or fills) as exit_pass:
             answer = None
             try:
                 output = super().forward(*args, **kwargs)
@@ -164,24 +165,28 @@ class AdaptiveModule(nn.Module):
                 answer = left.args[0]
             if answer is not None:
                 output = answer()
+            if fills and exit_pass is not None:
+                exit_pass.all_answers(logits_of(output))
         if exits:
             if exit_pass is None:
                 raise ValueError(f"exits: this {type(self).__name__} has one classifier; adapt it with pliant.Exits()")
             output = exit_pass.all_answers(logits_of(output))
         return (output, recorded) if features else output
 
-    def _fill_statistics(self, *args: Any, **kwargs: Any) -> None:
-        """Run the other sub-networks that have norms of their own, while all norms average what comes by.
+    def _fills_statistics(self, *args: Any, **kwargs: Any) -> bool:
+        """Run the other sub-networks that have norms of their own, if all norms average what comes by.
 
-        So does `torch.optim.swa_utils.update_bn`, which resets them and sets their momentum to none.
+        So they do in `torch.optim.swa_utils.update_bn`, which resets them and sets their momentum to none.
         """
         switch = self._pliant_adaptation.switch
         norm: Any = switch.was_reset
         if not norm.training or norm.momentum is not None or torch.is_grad_enabled():
             switch.was_reset = None
-            return
+            return False
         for subnet in self.space.with_own_norms:
-            self(*args, subnet=subnet, exits=subnet.exit is not None, **kwargs)
+            if subnet != self.space.largest:
+                self(*args, subnet=subnet, exits=subnet.exit is not None, **kwargs)
+        return True
 
     def _why_refused(self) -> str:
         """Return the message of `refuse_replaced`, or nothing. A compiler runs this when it makes code."""
@@ -302,7 +307,35 @@ def refuse_replaced(model: AdaptiveModule, caller: str) -> None:
     adaptation = model._pliant_adaptation
     counted = registrations()
     refuse_strangers(model, adaptation.followers, adaptation.switch, caller)
+    _refuse_other_classes(model, caller)
     adaptation.switch.checked = counted
+
+
+def to_make_plain(model: nn.Module, caller: str) -> AdaptiveModule:
+    """Return a model of which plain networks can be made; `caller` is who does that.
+
+    Raises:
+        ValueError: as `as_adaptive`; or a wrapper is around a part, or its `forward` was replaced.
+    """
+    adaptive = as_adaptive(model, caller)
+    refuse_moved(adaptive, adaptive._pliant_adaptation.followers, caller)
+    return adaptive
+
+
+def _refuse_other_classes(model: AdaptiveModule, caller: str) -> None:
+    """Refuse a network whose classifier was replaced by one of other classes than its exits have."""
+    own = num_classes_of(model)
+    for path, mixins in model._pliant_adaptation.followers.items():
+        if own is None or "ExitPoint" not in mixins:
+            continue
+        # A layer that collaborates has others inside, of other sizes.
+        layers = model.get_submodule(path).get_submodule("exit").named_modules()
+        classes = [layer.out_features for name, layer in layers if isinstance(layer, nn.Linear) and "." not in name]
+        if classes and classes[-1] != own:
+            raise ValueError(
+                f"{caller}: the classifier {model.anatomy.head!r} has {own} classes, and the exit of {path!r} has "
+                f"{classes[-1]}; give the network its classes first, then adapt it"
+            )
 
 
 def num_classes_of(model: AdaptiveModule) -> int | None:

@@ -13,10 +13,13 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from pliant.core.surgery import mixins_of, refuse_replaced_forward
 from pliant.core.switch import Switch
 
-__all__ = ["followers_of", "refuse_strangers", "registrations"]
+__all__ = ["followers_of", "refuse_moved", "refuse_strangers", "registrations"]
 
 # How many objects a replaced `forward` may hold that are searched for the one before.
 MOST_SEARCHED = 1000
+
+# The mixin whose tensors and numbers change with the width.
+SLICED = "Sliced"
 
 _registered: list[int] = []  # one number, once something is to be counted
 
@@ -65,6 +68,11 @@ def refuse_strangers(model: nn.Module, followers: Mapping[str, frozenset[str]], 
                 f"{caller}: module {path!r} was {what}, which follows no sub-network; convert or replace modules "
                 "first, then adapt the model"
             )
+        if part is not parts[0] and SLICED in mixins and not _parameters(parts[0]) <= _parameters(part):
+            raise ValueError(
+                f"{caller}: module {path!r} was wrapped by a {type(parts[0]).__name__} with weights of its own, which "
+                "do not follow the width; merge them into the module, or extract a sub-network and wrap its modules"
+            )
         if any(isinstance(value, Switch) and value is not switch for value in vars(part).values()):
             raise ValueError(
                 f"{caller}: module {path!r} is part of another adapted model, and follows that one's sub-network; put "
@@ -74,19 +82,52 @@ def refuse_strangers(model: nn.Module, followers: Mapping[str, frozenset[str]], 
     _refuse_bypass(model, "", caller)
 
 
+def refuse_moved(model: nn.Module, followers: Mapping[str, frozenset[str]], caller: str) -> None:
+    """Refuse to make plain a model of which a part now stands elsewhere, or whose `forward` was replaced.
+
+    Args:
+        model: of which `refuse_strangers` has nothing to say.
+        followers: what `followers_of` said when it was adapted.
+        caller: who makes it plain.
+
+    Raises:
+        ValueError: names the first such part.
+    """
+    why = "calls what is adapted, and would not in a plain network"
+    refuse_replaced_forward(model, "", caller, why)
+    for path, mixins in followers.items():
+        prefix, _ = _reached(model, path)
+        part = model.get_submodule(prefix)
+        if prefix != path or not mixins <= mixins_of(part):
+            raise ValueError(
+                f"{caller}: module {path!r} is inside of a {type(part).__name__} at {prefix!r} now; take the wrapper "
+                "off first (peft: merge_and_unload), and put it around what comes back"
+            )
+        refuse_replaced_forward(part, path, caller, why)
+
+
+def _parameters(module: nn.Module) -> set[int]:
+    return {id(parameter) for parameter in module.parameters()}
+
+
 def _parts_at(model: nn.Module, path: str) -> Iterator[nn.Module]:
     """Yield what stands at a path, and what it has inside; a wrapper on the way makes the path longer."""
-    prefix, rest = path, ""
-    while True:
-        try:
-            part = model.get_submodule(prefix)
-            break
-        except AttributeError:
-            prefix, _, name = prefix.rpartition(".")
-            rest = f"{name}.{rest}".rstrip(".")
-    for within, module in part.named_modules():
+    prefix, rest = _reached(model, path)
+    for within, module in model.get_submodule(prefix).named_modules():
         if not rest or f".{within}".endswith(f".{rest}"):
             yield module
+
+
+def _reached(model: nn.Module, path: str) -> tuple[str, str]:
+    """Divide a path into the part that there is, and the rest."""
+    names = path.split(".")
+    module = model
+    for depth, name in enumerate(names):
+        child = module._modules.get(name)
+        if child is None:
+            return ".".join(names[:depth]), ".".join(names[depth:])
+        module = child
+    return path, ""
 
 
 def _refuse_bypass(module: nn.Module, path: str, caller: str) -> None:

@@ -94,10 +94,18 @@ def _mixed(mixin: type[nn.Module], base: type[nn.Module], prefix: str) -> type:
     """One class for every (mixin, base), so that two instances mixed alike have the same type."""
     # A mixin without slots of its own leaves the instance's layout as it is, which is what allows the swap.
     namespace: dict[str, object] = {"__module__": base.__module__, "__doc__": base.__doc__}
-    namespace |= {"_pliant_mixed": (mixin, prefix), "__reduce_ex__": _reduce}
+    namespace |= {"_pliant_mixed": (mixin, prefix), "__reduce_ex__": _reduce, "__new__": _plain_instance}
     if "forward" in vars(mixin):
         namespace["forward"] = _forward(mixin, base)
     return type(prefix + base.__name__, (mixin, base), namespace)
+
+
+def _plain_instance(kind: type, *args: Any, **kwargs: Any) -> nn.Module:
+    """Make what the plain class makes: libraries make new layers of the class of an old one, as peft does."""
+    plain: Any = next(base for base in kind.__mro__ if "_pliant_mixed" in vars(base))
+    while "_pliant_mixed" in vars(plain):
+        plain = plain.__bases__[1]
+    return plain(*args, **kwargs)
 
 
 def _reduce(module: nn.Module, protocol: int) -> tuple[Any, ...]:
@@ -128,7 +136,7 @@ def _remade(plain: type[nn.Module], layers: Iterable[tuple[Any, str]], *argument
             make, of = mixin
             mixin = make(*of)
         kind = _mixed(mixin, kind, prefix)
-    return kind.__new__(kind, *arguments)
+    return plain.__new__(kind, *arguments)
 
 
 def _forward(mixin: type[nn.Module], base: type[nn.Module]) -> FunctionType:
@@ -294,15 +302,19 @@ def refuse_unfit(root: nn.Module, changed: Mapping[str, Collection[str]], reserv
     _refuse_shared(root, changed)
 
 
-def refuse_replaced_forwards(root: nn.Module, caller: str) -> None:
-    """Refuse to make modules plain whose `forward` was replaced after `adapt_`: the new one calls what is taken away.
+def refuse_replaced_forwards(root: nn.Module, caller: str, why: str) -> None:
+    """Refuse a network in which the `forward` of any module was replaced on the instance.
+
+    Args:
+        root: the network.
+        caller: who cannot do with it.
+        why: ends the sentence "it ...".
 
     Raises:
         ValueError: names the first one.
     """
     for path, module in root.named_modules():
-        if is_mixed(module):
-            refuse_replaced_forward(module, path, caller, "calls what is adapted, and would not in a plain network")
+        refuse_replaced_forward(module, path, caller, why)
 
 
 def refuse_replaced_forward(module: nn.Module, path: str, caller: str, why: str) -> None:

@@ -152,7 +152,7 @@ class ExitPoint(nn.Module):
 
 def _answer(classify: Any, stream: Any) -> Tensor:
     """Run a classifier outside of its block, where the block may be sharded again."""
-    if not is_sharded(classify) and _is_distributed(next(classify.parameters())) > _is_distributed(stream):
+    if not is_sharded(classify) and any(map(_is_distributed, classify.parameters())) > _is_distributed(stream):
         raise ValueError(
             "exits: the classifier of an exit is sharded together with its block, and runs outside of it; call "
             "fully_shard on the classifier, the child 'exit' of the block, first"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pliant.core.plan import Term
 
@@ -31,14 +31,15 @@ def one_for_all(count: int, *, gamma: float = 0.1, temperature: float = 1.0) -> 
     return tuple(terms)
 
 
-def shared_by_depths(count: int, smallest_depth: str) -> tuple[Term, ...]:
-    """What a network of two axes learns beside the plans of each: at its smallest depth, every exit but the last.
+def shared_by_depths(numbers: Iterable[int], smallest_depth: str) -> tuple[Term, ...]:
+    """What a network of two axes learns beside the plans of each: at its smallest depth, the exits before the last.
 
-    Each learns from the same exit of the super-net, as the base-net does at the last one.
+    Each learns from the same exit of the super-net, as the base-net does at the last one. `numbers` are the exits
+    before which there is something to skip.
     """
     return tuple(
         Term(student=f"depth={smallest_depth},exit={number}", teacher=f"exit={number}", on="logits")
-        for number in range(1, count)
+        for number in numbers
     )
 
 

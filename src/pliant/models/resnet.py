@@ -103,18 +103,23 @@ class CifarResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
     def anatomy(self) -> Anatomy:
-        """Return stages, blocks and norms."""
+        """Return stages, blocks and norms.
+
+        Raises:
+            ValueError: something else stands where a block was, such as a wrapper.
+        """
         stages = []
         for number, channels in enumerate(self.widths, start=1):
             path = f"layer{number}"
-            blocks = tuple(
-                Block(
-                    path=f"{path}.{name}",
-                    norms=(f"{path}.{name}.bn1", f"{path}.{name}.bn2"),
-                    keeps_shape=isinstance(block.shortcut, nn.Identity),
-                )
-                for name, block in self.get_submodule(path).named_children()
-                if isinstance(block, BasicBlock)
-            )
-            stages.append(Stage(path=path, channels=channels, blocks=blocks))
+            blocks = []
+            for name, block in self.get_submodule(path).named_children():
+                if not isinstance(block, BasicBlock):
+                    raise ValueError(
+                        f"adapt_: '{path}.{name}' is a {type(block).__name__}, expected a BasicBlock; adapt the model "
+                        "before its blocks are wrapped"
+                    )
+                norms = (f"{path}.{name}.bn1", f"{path}.{name}.bn2")
+                keeps_shape = isinstance(block.shortcut, nn.Identity)
+                blocks.append(Block(path=f"{path}.{name}", norms=norms, keeps_shape=keeps_shape))
+            stages.append(Stage(path=path, channels=channels, blocks=tuple(blocks)))
         return Anatomy(family="CIFAR ResNet", stages=tuple(stages), head="fc", num_classes=self.fc.out_features)

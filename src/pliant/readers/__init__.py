@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from torch import nn
@@ -55,6 +56,9 @@ def read(model: nn.Module, example: Any = None) -> Anatomy:
             f"{type(model).__module__}.{type(model).__name__} has no residual stages that pliant can read; "
             f"supported: {SUPPORTED}"
         )
+    head = model.get_submodule(anatomy.head)
+    if anatomy.num_classes and isinstance(head, nn.Linear):  # it may have been replaced, and the library not been told
+        anatomy = dataclasses.replace(anatomy, num_classes=head.out_features)
     return anatomy
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "split_flat",
 ]
 
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 TORCH_NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
@@ -71,7 +72,16 @@ def read_blocks(
         path: the module that holds the blocks.
         keeps_shape: whether a block can be skipped.
         shortcuts: names of children of a block that lie on its shortcut.
+
+    Raises:
+        ValueError: another library has put a wrapper there, whose children are no blocks.
     """
+    container = model.get_submodule(path)
+    if not (isinstance(container, CONTAINERS) or _is_of_same_library(container, model)):
+        raise ValueError(
+            f"adapt_: module {path!r} is a {type(container).__name__} of {type(container).__module__}, expected the "
+            "network's own blocks; take the wrapper off first, or adapt the model before it is wrapped"
+        )
     return tuple(
         Block(
             path=f"{path}.{name}",
@@ -83,6 +93,11 @@ def read_blocks(
         )
         for name, block in model.get_submodule(path).named_children()
     )
+
+
+def _is_of_same_library(module: nn.Module, model: nn.Module) -> bool:
+    libraries = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    return type(module).__module__.partition(".")[0] in libraries
 
 
 def read_stage(

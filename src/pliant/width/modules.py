@@ -21,6 +21,8 @@ from pliant.core.switch import Switch
 
 __all__ = ["Number", "Part", "Sliced"]
 
+_MISSING: Any = object()
+
 Widths = tuple[float, ...]
 
 
@@ -172,7 +174,26 @@ class Sliced(nn.Module):
             statistics.fill_(name == "running_var")
 
     def _whole(self, name: str) -> Any:
-        return self._parameters[name] if name in self._parameters else self._buffers[name]
+        whole = self._parameters.get(name, self._buffers.get(name, _MISSING))
+        if whole is _MISSING:
+            raise ValueError(
+                f"the {name} of a {type(self).__name__} was taken away, as by pruning; pliant.extract a sub-network, "
+                "and do that to it"
+            )
+        return whole
+
+    @property
+    def qconfig(self) -> None:
+        """What torch's quantization marks layers with; it would pass over this one, whose class it does not have."""
+        return None
+
+    @qconfig.setter
+    def qconfig(self, config: object) -> None:
+        if config is not None:
+            raise ValueError(
+                f"a {type(self).__name__}, whose width changes, cannot be quantized; pliant.extract a sub-network, and "
+                "quantize that, or pliant.export it with int8"
+            )
 
     def _leading_part(self, name: str, whole: Any, widths: Widths) -> Any:
         for part in self._pliant_parts[name]:
