@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "composition.md")
 PLAIN, RECALIBRATED = "test_acc1", "test_acc1_recalibrated"
 MARKED = re.compile(r"(<!-- results: ([\w-]+)(?:, ([\w -]+?))? -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
@@ -46,11 +46,39 @@ def tables(path: Path, wanted: Sequence[str] | None = None) -> str:
         parts = [structure(document["structure"])]
     elif "networks" in document:
         parts = list(switchable(document))
+    elif "operations" in document:
+        parts = [operations(document["operations"])]
     elif "promises" in document:
         parts = list(promises(document))
     else:
         parts = list(anything(document))
     return "\n\n".join([*parts, source(path, document["provenance"])])
+
+
+def operations(found: Mapping[str, Any]) -> str:
+    """One line an operation, one column an axis and a moment; refusals are numbered and quoted below."""
+    columns = [(axis, moment) for axis in ("depth", "exits", "width") for moment in ("before", "after")]
+    quoted: list[str] = []
+    lines = [f"| | {' | '.join(f'{axis}, {moment}' for axis, moment in columns)} |", "|---" * 7 + "|"]
+    for name, by_axis in found.items():
+        cells = [_cell(by_axis[axis][moment], quoted) for axis, moment in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    notes = [f"{number}. `{text}`" for number, text in enumerate(quoted, start=1)]
+    return "\n".join([*lines, "", "What is refused, and how, of the first network that was tried:", "", *notes])
+
+
+def _cell(by_family: Mapping[str, str], quoted: list[str]) -> str:
+    """`right`, or the number of the refusal; where families differ, of each."""
+    told = {}
+    for family, outcome in by_family.items():
+        pattern = re.sub(r"'[^']*'|\b[A-Z]\w+", "", outcome)
+        known = next((text for text in quoted if re.sub(r"'[^']*'|\b[A-Z]\w+", "", text) == pattern), None)
+        if outcome != "right" and known is None:
+            quoted.append(known := outcome)
+        told[family] = "right" if known is None else f"refused ({quoted.index(known) + 1})"
+    if len(set(told.values())) == 1:
+        return next(iter(told.values()))
+    return "; ".join(f"{family}: {what}" for family, what in told.items())
 
 
 def study(runs: Mapping[str, Any], recipe: str | None = None) -> str:

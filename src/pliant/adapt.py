@@ -16,7 +16,7 @@ from pliant.core.belonging import followers_of
 from pliant.core.config import Config
 from pliant.core.inputs import spec_of_example
 from pliant.core.subnet import SubNetSpace
-from pliant.core.surgery import merged, names_of, refuse_replaced_forwards, refuse_unfit
+from pliant.core.surgery import merged, names_of, refuse_fixed, refuse_replaced_forwards, refuse_unfit
 from pliant.core.switch import Switch
 from pliant.core.wrapped import refuse_wrapped
 from pliant.create import usual_image_size
@@ -55,6 +55,7 @@ def adapt_(model: ModelT, *configs: Config, example: Any = None) -> ModelT:
         ValueError: the model is not supported or already adapted, or a config does not fit it. The
             model is then unchanged.
     """
+    refuse_fixed(model)
     refuse_wrapped(model, "adapt_")
     _refuse_adapted(model)
     _by_axis(configs)
@@ -91,6 +92,7 @@ def adapt_as_(
         ValueError: as `adapt_`.
     """
     _refuse_adapted(model)
+    refuse_fixed(model)
     wanted = _by_axis(configs)
     if wanted.width and wanted.exits:
         raise ValueError("adapt_: got pliant.Width and pliant.Exits, which one network cannot have together")

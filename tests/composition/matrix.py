@@ -343,15 +343,15 @@ def _lora(model: Model, **options: Any) -> Model:
         for name, parameter in wrapped.named_parameters():
             if "lora_" in name:
                 parameter.copy_(torch.linspace(-0.2, 0.2, parameter.numel()).view_as(parameter))
-    return wrapped.eval()
+    return wrapped
 
 
 def lora(model: Model) -> Model:
-    return _lora(model).base_model.model
+    return _lora(model).base_model.model.eval()
 
 
 def merged_lora(model: Model) -> Model:
-    return _lora(model).merge_and_unload()
+    return _lora(model).merge_and_unload().eval()
 
 
 def saved_modules(model: Model) -> Model:
@@ -675,12 +675,12 @@ OPERATIONS = (
     Operation("`weight_norm`", keeping(weight_norm)),
     Operation("pruning, made permanent", changing(pruned)),
     Operation("`quantize_dynamic`", quantized_check),
-    Operation("`torch.compile`", keeping(compiled, extracts=False)),
-    Operation("`torch.export`", exported),
-    Operation("`torch.jit.trace` of extracted networks", jit_traced),
+    Operation("`torch.compile`", keeping(compiled, extracts=False), slow=True),
+    Operation("`torch.export`", exported, slow=True),
+    Operation("`torch.jit.trace`", jit_traced),
     Operation("`torch.func.functional_call`", functional),
     Operation("gradient checkpointing", learning(checkpointed)),
-    Operation("`torch.compile` and gradient checkpointing", learning(compiled_and_checkpointed)),
+    Operation("`torch.compile` and gradient checkpointing", learning(compiled_and_checkpointed), slow=True),
     Operation("`DistributedDataParallel` around `Objective`", data_parallel),
     Operation("FSDP2: `fully_shard`", fully_sharded),
     Operation("an optimizer made then", other_optimizer),

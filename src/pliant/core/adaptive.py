@@ -18,7 +18,7 @@ from pliant.core.leaving import Decide, Left
 from pliant.core.sequence import MOST_LISTED, SubNets
 from pliant.core.statistics import refuse_out_of_date
 from pliant.core.subnet import SubNet, SubNetSpace
-from pliant.core.surgery import demote, mix_in
+from pliant.core.surgery import demote, mix_in, mixins_of
 from pliant.core.switch import Switch
 from pliant.core.uncompiled import uncompiled
 from pliant.core.wrapped import refuse_wrapped
@@ -324,12 +324,12 @@ def to_make_plain(model: nn.Module, caller: str) -> AdaptiveModule:
 
 def _refuse_other_classes(model: AdaptiveModule, caller: str) -> None:
     """Refuse a network whose classifier was replaced by one of other classes than its exits have."""
-    own = num_classes_of(model)
-    for path, mixins in model._pliant_adaptation.followers.items():
-        if own is None or "ExitPoint" not in mixins:
+    own = num_classes_of(model) if model.space.exit_stages else None
+    for path, module in model.named_modules():
+        if own is None or "ExitPoint" not in mixins_of(module):
             continue
         # A layer that collaborates has others inside, of other sizes.
-        layers = model.get_submodule(path).get_submodule("exit").named_modules()
+        layers = module.get_submodule("exit").named_modules()
         classes = [layer.out_features for name, layer in layers if isinstance(layer, nn.Linear) and "." not in name]
         if classes and classes[-1] != own:
             raise ValueError(

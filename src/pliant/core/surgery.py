@@ -11,6 +11,7 @@ from functools import cache
 from types import FunctionType
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -25,6 +26,7 @@ __all__ = [
     "mixins_of",
     "names_of",
     "own_parts_",
+    "refuse_fixed",
     "refuse_replaced_forward",
     "refuse_replaced_forwards",
     "refuse_unfit",
@@ -270,6 +272,21 @@ def merged(*added: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
     return together
 
 
+def refuse_fixed(root: nn.Module) -> None:
+    """Refuse a network whose modules cannot be changed any more.
+
+    Raises:
+        ValueError: it is sharded, traced or scripted.
+    """
+    if any(is_sharded(module) for module in root.modules()):
+        raise ValueError(f"adapt_: this {type(root).__name__} is sharded by fully_shard; adapt it first, then shard it")
+    if isinstance(root, torch.jit.ScriptModule):
+        raise ValueError(
+            f"adapt_: got a {type(root).__name__}, a program whose modules cannot be changed; adapt the network, and "
+            "trace or script what pliant.extract gives"
+        )
+
+
 def refuse_unfit(root: nn.Module, changed: Mapping[str, Collection[str]], reserved: Collection[str] = ()) -> None:
     """Refuse what could not be changed without harm.
 
@@ -284,8 +301,6 @@ def refuse_unfit(root: nn.Module, changed: Mapping[str, Collection[str]], reserv
     for name in takes(root):
         if name in reserved:
             raise ValueError(f"the forward of this {type(root).__name__} has an argument {name!r} already; rename it")
-    if any(is_sharded(module) for module in root.modules()):
-        raise ValueError(f"this {type(root).__name__} is sharded by fully_shard; adapt it first, then shard it")
     for path, names in {"": (), **changed}.items():
         module = root.get_submodule(path)
         refuse_replaced_forward(module, path, "adapt_", "would run in place of pliant's, and nothing would be skipped")

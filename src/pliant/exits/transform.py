@@ -149,6 +149,11 @@ def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Exits) -> None:
             f"this {anatomy.family}, {anatomy.head!r}, is a {type(head).__name__}"
         )
     for place in places(anatomy, config):
+        if not place.channels:
+            raise ValueError(
+                f"Exits: how many channels block {place.block.path!r} returns is not known: it has no plain "
+                "convolution or linear layer, as after quantization; adapt the network first"
+            )
         if config.classifier == "convolutions" and place.channel_dim != 1:
             raise ValueError(
                 f"Exits.classifier: 'convolutions' needs feature maps, which this {anatomy.family} has not"

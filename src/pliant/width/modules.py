@@ -183,17 +183,16 @@ class Sliced(nn.Module):
         return whole
 
     @property
-    def qconfig(self) -> None:
-        """What torch's quantization marks layers with; it would pass over this one, whose class it does not have."""
-        return None
+    def qconfig(self) -> object:
+        """What torch's quantization marks every module with, before it passes over those of classes like this one."""
+        raise AttributeError("qconfig")
 
     @qconfig.setter
     def qconfig(self, config: object) -> None:
-        if config is not None:
-            raise ValueError(
-                f"a {type(self).__name__}, whose width changes, cannot be quantized; pliant.extract a sub-network, and "
-                "quantize that, or pliant.export it with int8"
-            )
+        raise ValueError(
+            f"a {type(self).__name__}, whose width changes, cannot be quantized; pliant.extract a sub-network, and "
+            "quantize that, or pliant.export it with int8"
+        )
 
     def _leading_part(self, name: str, whole: Any, widths: Widths) -> Any:
         for part in self._pliant_parts[name]:
