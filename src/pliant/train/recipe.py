@@ -64,8 +64,9 @@ class Recipe(Config):
         backward: `joint`, or `sequential` (less memory, same gradients).
         sync_batchnorm: batch statistics over all processes (CUDA only).
         validate_every: epochs between two validations; the last epoch is always validated.
-        recalibrate: after the last epoch, take the norm statistics of all widths anew from so many training images,
-            varied as in the training (`pliant.recalibrate_`); 0 = they stay. For widths whose norms have their own.
+        recalibrate: after the last epoch, recompute the BatchNorm statistics from so many training images, varied as
+            in the training (`pliant.recalibrate_`); 0 = they stay. Every set of norms is filled: of the largest and
+            the smallest depth, of each width, of all exits.
         then: further phases, each of which starts from the network of the one before.
     """
 
@@ -170,13 +171,14 @@ class Recipe(Config):
         """Check that there is something to keep norm statistics in."""
         if not self.recalibrate:
             return
-        width = self.adapt.width if self.adapt is not None else None
-        if width is None:
-            why = "'adapt.width' is none: only widths keep statistics of their own"
+        if self.adapt is None:
+            why = "'adapt' is none: a plain network keeps the statistics of its training"
         elif self.only:
             why = f"'only' is {self.only!r}: its statistics are those of its training"
-        elif width.norms == "shared":
+        elif self.adapt.width is not None and self.adapt.width.norms == "shared":
             why = "'adapt.width.norms' is 'shared': all widths have the same statistics"
+        elif self.adapt.depth is not None and not self.adapt.depth.skip_aware_norms:
+            why = "'adapt.depth.skip_aware_norms' is false: all depths have the same statistics"
         else:
             return
         raise ValueError(f"Recipe.recalibrate: got {self.recalibrate}, but {why}")
