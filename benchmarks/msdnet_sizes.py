@@ -33,7 +33,7 @@ def count() -> list[dict[str, Any]]:
     rows = []
     for row, gmacs, params_m in zip(describe(model, IMAGE_SIZE).rows, PRINTED_GMACS, PRINTED_PARAMS_M, strict=True):
         counted = {key: row[key] for key in ("gmacs", "paper_gmacs")}
-        counted |= {"printed_gmacs": gmacs, "distance_percent": round(100 * (row["paper_gmacs"] / gmacs - 1), 2)}
+        counted |= {"printed_gmacs": gmacs, "distance_percent": round(100 * (row["paper_gmacs"] / gmacs - 1), 2) + 0.0}
         parameters = {key: row[key] for key in ("params_m", "paper_params_m")}
         rows.append({"subnet": row["subnet"], **counted, **parameters, "printed_params_m": params_m})
     return rows
