@@ -11,7 +11,7 @@ from pliant.axes import Axes
 from pliant.core.adaptive import AdaptiveModule, StageEnd, as_adaptive, refuse_replaced
 from pliant.core.anatomy import Anatomy
 from pliant.core.subnet import SubNet
-from pliant.core.surgery import own_parts_, refuse_replaced_forwards, shared_copy
+from pliant.core.surgery import own_forward, own_parts_, refuse_replaced_forwards, shared_copy
 from pliant.depth import transform as depth
 from pliant.exits import transform as exits
 from pliant.width import transform as width
@@ -35,8 +35,9 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
     """
     model = as_adaptive(model, "extract")
     chosen = model.space.parse(subnet)
-    refuse_replaced_forwards(model, "extract")
-    plain = shared_copy(model)
+    with own_forward(model):
+        refuse_replaced_forwards(model, "extract")
+        plain = shared_copy(model)
     anatomy, wanted = plain.anatomy, Axes.of(plain.configs)
     AdaptiveModule.unmake_(plain)
     # The wings leave in the opposite order of their coming, so that each finds what it made.
@@ -55,8 +56,9 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
 def original(model: AdaptiveModule) -> nn.Module:
     """Return the network that was adapted, over the same tensors: the super-net with the exits that it brought."""
     refuse_replaced(model, "extract")
-    refuse_replaced_forwards(model, "extract")
-    plain = shared_copy(model)
+    with own_forward(model):
+        refuse_replaced_forwards(model, "extract")
+        plain = shared_copy(model)
     anatomy, wanted = plain.anatomy, Axes.of(plain.configs)
     AdaptiveModule.unmake_(plain)
     if wanted.exits:

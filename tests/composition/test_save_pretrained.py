@@ -6,6 +6,7 @@ Here with the real libraries: a training by transformers' Trainer, and the mixin
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,17 @@ def test_copies_and_pickles_refuse_too_and_are_adapted_models(tmp_path):
             copied.save_pretrained(tmp_path / "lost")
 
 
+@pytest.fixture
+def accelerate():
+    """The library, and none of what it keeps for the whole process."""
+    library = pytest.importorskip("accelerate")
+    before = dict(os.environ)
+    yield library
+    library.state.AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ.clear()
+    os.environ.update(before)
+
+
 class Own(nn.Module, PyTorchModelHubMixin):
     def __init__(self) -> None:
         super().__init__()
@@ -100,15 +112,15 @@ class Labelled(torch.utils.data.Dataset):
 
 
 def arguments(out: Path, **more: Any) -> Any:
-    pytest.importorskip("accelerate")
     return transformers.TrainingArguments(
         str(out), max_steps=2, save_steps=1, per_device_train_batch_size=2, report_to=[], use_cpu=True, **more
     )
 
 
-def test_the_trainer_says_so_at_its_first_checkpoint_and_a_subclass_saves_with_pliant(tmp_path):
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_trainer_says_so_at_its_first_checkpoint_and_a_subclass_saves_with_pliant(accelerate, bf16, tmp_path):
     model = vit(pliant.Depth())
-    trainer = transformers.Trainer(model, arguments(tmp_path / "plain"), train_dataset=Labelled())
+    trainer = transformers.Trainer(model, arguments(tmp_path / "plain", bf16=bf16), train_dataset=Labelled())
     with pytest.raises(ValueError, match="save_pretrained: this AdaptiveViT"):
         trainer.train()
 
@@ -118,13 +130,31 @@ def test_the_trainer_says_so_at_its_first_checkpoint_and_a_subclass_saves_with_p
                 pliant.save(self.model, output_dir or self.args.output_dir)
 
     model = vit(pliant.Depth())
-    Trainer(model, arguments(tmp_path / "saved"), train_dataset=Labelled()).train()
+    Trainer(model, arguments(tmp_path / "saved", bf16=bf16), train_dataset=Labelled()).train()
     loaded = pliant.load(tmp_path / "saved" / "checkpoint-2")
     assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
     # A training goes on from such a checkpoint: the first step is not taken again.
     resumed = vit(pliant.Depth())
-    Trainer(resumed, arguments(tmp_path / "saved"), train_dataset=Labelled()).train(
+    Trainer(resumed, arguments(tmp_path / "saved", bf16=bf16), train_dataset=Labelled()).train(
         resume_from_checkpoint=str(tmp_path / "saved" / "checkpoint-1")
     )
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], tensor)
+
+
+@torch.no_grad()
+def test_what_runs_in_accelerate_s_mixed_precision_is_saved_and_extracted_as_the_network_itself(accelerate, tmp_path):
+    images = IMAGES
+    model = vit(pliant.Depth())
+    expected = model(images, subnet="smallest").logits
+    accelerator = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
+    prepared = accelerator.prepare(model)
+    rounded = prepared(images, subnet="smallest").logits
+    assert not torch.equal(rounded, expected)
+    loaded = pliant.load(pliant.save(prepared, tmp_path / "prepared"))
+    assert torch.equal(loaded(images, subnet="smallest").logits, expected)
+    assert torch.equal(pliant.extract(prepared, "smallest")(images).logits, expected)
+    # It goes on as before.
+    assert torch.equal(prepared(images, subnet="smallest").logits, rounded)
+    bare = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+    assert torch.equal(pliant.extract(bare, "smallest")(images).logits, expected)
