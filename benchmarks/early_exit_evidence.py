@@ -127,12 +127,12 @@ def run(name: str, seed: int, data: ImageData, place: Place) -> None:
 def figures(model: nn.Module, data: ImageData, subnets: tuple[str, ...] | None = None) -> dict[str, Any]:
     """Accuracy of every sub-network alone, and under each budget."""
     table = measure_policies(model, data, budgets=BUDGETS, subnets=subnets, rounds=0)
-    kept = ("budget", "gmacs", "acc1", "shares")
+    kept = ("budget", "gmacs", "paper_gmacs", "acc1", "shares")
     return {
         "subnets": table.info["subnets"],
         "cumulative_gmacs": table.info["cumulative_gmacs"],
         "anytime": table.anytime,
-        "budgeted": [{key: row[key] for key in kept} for row in table.rows],
+        "budgeted": [{key: row[key] for key in kept if key in row} for row in table.rows],
     }
 
 
@@ -160,7 +160,9 @@ def together(seeds: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     rows = []
     for same in map(list, zip(*seeds, strict=True)):
         row: dict[str, Any] = {key: same[0][key] for key in ("subnet", "budget") if key in same[0]}
-        row["gmacs"] = statistics.fmean(one["gmacs"] for one in same)
+        for key in ("gmacs", "paper_gmacs"):
+            if all(key in one for one in same):
+                row[key] = statistics.fmean(one[key] for one in same)
         row["acc1"] = statistics.fmean(one["acc1"] for one in same)
         if len(same) > 1:
             row["acc1_std"] = statistics.stdev(one["acc1"] for one in same)

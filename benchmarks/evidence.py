@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import ROOT, write_result
+from provenance import ROOT, notes_of, write_result
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -212,7 +212,8 @@ def summarise(study: str, place: Place) -> None:
                 for subnet in documents[0]["subnets"]
             },
         }
-    write_result(place.results / f"{study}.json", {"study": study, "recipe": STUDIES[study], "runs": runs})
+    notes = notes_of(document for documents in by_run.values() for document in documents)
+    write_result(place.results / f"{study}.json", {"study": study, "recipe": STUDIES[study], **notes, "runs": runs})
 
 
 def spread(values: list[float]) -> dict[str, float]:

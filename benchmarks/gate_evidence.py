@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from provenance import ROOT, write_result
+from provenance import ROOT, notes_of, write_result
 
 from pliant.data import ImageData, load_data
 from pliant.measure.gate_table import equal_accuracy
@@ -86,7 +86,8 @@ def summarise(network: str, results: Path) -> None:
             "widths": widths,
             "gates": [row | {"equal_accuracy": equal_accuracy(row, widths)} for row in gates],
         }
-    document = {"study": f"cifar10-gate-{network}", "recipe": RECIPES[network], "gates": summary}
+    notes = notes_of(document for documents in runs.values() for document in documents)
+    document = {"study": f"cifar10-gate-{network}", "recipe": RECIPES[network], **notes, "gates": summary}
     write_result(results / f"cifar10-gate-{network}.json", document)
 
 

@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -54,6 +54,12 @@ def write_result(path: str | Path, figures: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as temporary:
         temporary.write_text(json.dumps({"provenance": provenance(), **figures}, indent=2) + "\n")
+
+
+def notes_of(documents: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the `note` of a summary: those of what it sums up, each once; nothing where there are none."""
+    notes = dict.fromkeys(document["note"] for document in documents if "note" in document)
+    return {"note": " ".join(notes)} if notes else {}
 
 
 def _git(*arguments: str) -> str:

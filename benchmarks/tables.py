@@ -4,7 +4,8 @@
 
 A page says where a table goes with a pair of comments that name the file in results/: `<!-- results: cifar10 -->` and
 `<!-- end of results -->`. Of a study it can name the trainings to show: `<!-- results: cifar10, super base adn -->`.
-What was not measured is said to be missing.
+What was not measured is said to be missing. The `note` of a file, such as what has changed since, stands below its
+table.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def tables(path: Path, wanted: Sequence[str] | None = None) -> str:
         parts = list(promises(document))
     else:
         parts = list(anything(document))
-    return "\n\n".join([*parts, source(path, document["provenance"])])
+    notes = [document["note"]] if "note" in document else []
+    return "\n\n".join([*parts, *notes, source(path, document["provenance"])])
 
 
 def operations(found: Mapping[str, Any]) -> str:
@@ -277,7 +279,8 @@ def anything(document: Mapping[str, Any]) -> Iterable[str]:
             yield f"{title(key)}{markdown(heads, lines)}"
         elif isinstance(value, Mapping):
             yield f"{title(key)}{markdown(list(value), [[shown(item) for item in value.values()]])}"
-    single = {key: shown(value) for key, value in document.items() if isinstance(value, str | int | float)}
+    figures = {key: value for key, value in document.items() if key != "note"}
+    single = {key: shown(value) for key, value in figures.items() if isinstance(value, str | int | float)}
     if single:
         yield "; ".join(f"{key} {value}" for key, value in single.items()) + "."
 

@@ -52,6 +52,15 @@ def test_options_that_the_library_does_not_take_are_refused():
         pliant.create_model("torchvision:resnet18", colour=3)
 
 
+def test_stochastic_depth_of_a_swin_is_an_option_that_is_found_again():
+    with torch.device("meta"):
+        model = pliant.create_model("torchvision:swin_t", num_classes=7, stochastic_depth_prob=0.03)
+    options = {"stochastic_depth_prob": 0.03}
+    assert identify(model) == ModelSource(name="torchvision:swin_t", num_classes=7, options=options)
+    with pytest.raises(ValueError, match=r"stochastic_depth_prob: got 1\.3, expected 0 to 1"):
+        pliant.create_model("torchvision:swin_t", stochastic_depth_prob=1.3)
+
+
 def test_own_networks_have_the_sizes_of_the_paper():
     """He et al., Table 6: 0.27, 0.46, 0.66, 0.85 and 1.7 million parameters."""
     for layers, millions in {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.73}.items():

@@ -17,6 +17,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision.models.swin_transformer import SwinTransformer
+from torchvision.ops import StochasticDepth
 
 import pliant
 from pliant.checkpoint import CheckpointError
@@ -121,6 +123,21 @@ def test_the_authors_files_load_as_adapted_networks(case):
         assert torch.equal(outputs[-1], model(images, subnet=subnet))
     assert not torch.equal(*outputs)
     assert all(torch.equal(tensor, loaded.state_dict()[key]) for key, tensor in model.state_dict().items())
+
+
+def rates(model: nn.Module) -> list[float]:
+    return [module.p for module in model.modules() if isinstance(module, StochasticDepth)]
+
+
+def test_the_authors_swin_trains_with_their_rate_of_stochastic_depth_and_keeps_it_in_a_saved_folder(tmp_path):
+    torch.save(authors_file(adapted("swin_t"), "swin_t"), tmp_path / "file.pth")
+    theirs = rates(SwinTransformer([4, 4], 96, [2, 2, 6, 2], [3, 6, 12, 24], [7, 7], stochastic_depth_prob=0.1))
+    model = pliant.load(tmp_path / "file.pth")
+    assert rates(model) == theirs and theirs[-1] == 0.1
+    assert rates(pliant.load(pliant.save(model, tmp_path / "saved"))) == theirs
+    # Who names another rate gets it.
+    usual = ModelSource(name="torchvision:swin_t", options={"stochastic_depth_prob": 0.2})
+    assert rates(pliant.load(tmp_path / "file.pth", model=usual))[-1] == 0.2
 
 
 @pytest.mark.slow

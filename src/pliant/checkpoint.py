@@ -30,6 +30,7 @@ from pliant.core.config import Config
 from pliant.core.errors import first_line
 from pliant.core.files import write_atomically
 from pliant.core.modes import seeded
+from pliant.core.surgery import own_forward
 from pliant.core.weightless import weightless
 from pliant.core.weights import (
     CheckpointError,
@@ -106,11 +107,12 @@ def save(
         CheckpointError: it could not be written. In all cases what was there before is whole.
     """
     refuse_wrapped(model, "save")
-    if isinstance(model, AdaptiveModule):
-        to_make_plain(model, "save")
     directory = Path(directory)
-    card = _card(model, only, adapted_with, anatomy, source, info)
-    card["verified"] = verify and _verified(model, card, found=source is None, example=example)
+    with own_forward(model):
+        if isinstance(model, AdaptiveModule):
+            to_make_plain(model, "save")
+        card = _card(model, only, adapted_with, anatomy, source, info)
+        card["verified"] = verify and _verified(model, card, found=source is None, example=example)
     tensors = _stored_once(model)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -154,9 +156,9 @@ def verify_saving(
         DifferentNetworkError: as `save`.
     """
     refuse_wrapped(model, "save")
-    card = _card(model, only, adapted_with, anatomy, source, info)
-    with warnings.catch_warnings():
+    with own_forward(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `save` says it
+        card = _card(model, only, adapted_with, anatomy, source, info)
         _verified(model, card, found=source is None, example=example)
 
 

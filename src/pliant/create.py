@@ -21,6 +21,8 @@ from pliant.own import is_own
 
 __all__ = ["ModelSource", "blueprint", "create_model", "identify", "image_options", "usual_image_size"]
 
+RATE = "stochastic_depth_prob"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource(Config):
@@ -84,13 +86,27 @@ def _create_torchvision(model: str, num_classes: int | None, pretrained: bool, o
     if model not in known:
         raise _unknown("torchvision", model, known)
     weights = "DEFAULT" if pretrained else None
+    # The functions of torchvision's Swins fix this option, which the class has.
+    options = dict(options)
+    rate = options.pop(RATE, None) if model.startswith("swin_") else None
     if pretrained or num_classes is None:
         created = torchvision.models.get_model(model, weights=weights, **options)
     else:
         created = torchvision.models.get_model(model, weights=weights, num_classes=num_classes, **options)
     if pretrained and num_classes is not None:
         _resize_classifier_(created, model, num_classes)
+    if rate is not None:
+        _set_stochastic_depth_(created, rate)
     return created
+
+
+def _set_stochastic_depth_(swin: nn.Module, rate: float) -> None:
+    """Let blocks be dropped as `SwinTransformer(stochastic_depth_prob=rate)` does: the first never, the last most."""
+    if not 0 <= rate <= 1:
+        raise ValueError(f"{RATE}: got {rate}, expected 0 to 1")
+    drops: list[Any] = [module for module in swin.modules() if type(module).__name__ == "StochasticDepth"]
+    for place, drop in enumerate(drops):
+        drop.p = rate * float(place) / (len(drops) - 1)
 
 
 def _resize_classifier_(created: nn.Module, model: str, num_classes: int) -> None:
@@ -217,7 +233,7 @@ def _candidates(model: nn.Module) -> Iterator[ModelSource]:
         return
     else:
         return
-    options = image_options(model)
+    options, rate = image_options(model), _rate_of_stochastic_depth(model)
     if type(model).__module__ == "pliant.models.resnet":
         own = [name for name in own if name.startswith("resnet")]
         options = {"shortcut": vars(model)["shortcut"]}
@@ -225,6 +241,8 @@ def _candidates(model: nn.Module) -> Iterator[ModelSource]:
         yield ModelSource(name=f"{library}:{name}", num_classes=_num_classes(model))
         if options:
             yield ModelSource(name=f"{library}:{name}", num_classes=_num_classes(model), options=options)
+        if rate:
+            yield ModelSource(name=f"{library}:{name}", num_classes=_num_classes(model), options=options | rate)
     for name in LIBRARY_CLASSES.get(module, ()):
         yield ModelSource(name=f"pliant:{name}", num_classes=_num_classes(model))
 
@@ -263,6 +281,13 @@ def image_options(model: nn.Module) -> dict[str, Any]:
         size = vars(children["patch_embed"]).get("img_size")
         return {"img_size": list(size)} if size else {}
     return {}
+
+
+def _rate_of_stochastic_depth(model: nn.Module) -> dict[str, Any]:
+    """Return the option for it of torchvision's networks in which the last block has the full rate, as in a Swin."""
+    rates = [vars(module)["p"] for module in model.modules() if type(module).__name__ == "StochasticDepth"]
+    # A product and a quotient of the option: rounded, it is the option itself again.
+    return {RATE: round(rates[-1], 12)} if rates and type(model).__module__.startswith("torchvision.") else {}
 
 
 def usual_image_size(model: nn.Module) -> int | None:

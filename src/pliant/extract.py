@@ -11,7 +11,7 @@ from pliant.axes import Axes
 from pliant.core.adaptive import AdaptiveModule, StageEnd, to_make_plain
 from pliant.core.anatomy import Anatomy
 from pliant.core.subnet import SubNet
-from pliant.core.surgery import own_parts_, shared_copy
+from pliant.core.surgery import own_forward, own_parts_, shared_copy
 from pliant.depth import transform as depth
 from pliant.exits import transform as exits
 from pliant.width import transform as width
@@ -33,9 +33,10 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
     Raises:
         ValueError: the model is not adapted, is wrapped, or has no such sub-network.
     """
-    model = to_make_plain(model, "extract")
-    chosen = model.space.parse(subnet)
-    plain = shared_copy(model)
+    with own_forward(model):
+        adaptive = to_make_plain(model, "extract")
+        chosen = adaptive.space.parse(subnet)
+        plain = shared_copy(adaptive)
     anatomy, wanted = plain.anatomy, Axes.of(plain.configs)
     AdaptiveModule.unmake_(plain)
     # The wings leave in the opposite order of their coming, so that each finds what it made.
@@ -53,8 +54,8 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
 
 def original(model: AdaptiveModule) -> nn.Module:
     """Return the network that was adapted, over the same tensors: the super-net with the exits that it brought."""
-    to_make_plain(model, "extract")
-    plain = shared_copy(model)
+    with own_forward(model):
+        plain = shared_copy(to_make_plain(model, "extract"))
     anatomy, wanted = plain.anatomy, Axes.of(plain.configs)
     AdaptiveModule.unmake_(plain)
     if wanted.exits:

@@ -61,7 +61,12 @@ def options_of(model: PreTrainedModel) -> dict[str, Any]:
     config: dict[str, Any] = model.config.to_diff_dict()
     for entry in ("model_type", "transformers_version", "architectures", "dtype", "_name_or_path"):
         config.pop(entry, None)
-    return {"architecture": type(model).__name__} | config
+    # Trainers write further entries into a config, such as `use_cache` into that of a ViT, which makes nothing of it.
+    kind: str = model.config.model_type
+    known = AutoConfig.for_model(kind) if kind in CONFIG_MAPPING else model.config
+    return {"architecture": type(model).__name__} | {
+        entry: value for entry, value in config.items() if hasattr(known, entry)
+    }
 
 
 def _default_config(model_type: str, options: dict[str, Any]) -> PreTrainedConfig:

@@ -56,6 +56,24 @@ def test_a_run_of_another_study_is_refused(script: ModuleType) -> None:
         script.chosen_runs("cifar10-finetune", ["super"])
 
 
+def test_a_note_of_one_training_stands_in_the_summary_and_below_the_table(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tables
+
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "benchmarks" / "evidence.py")])
+    place = script.Place(tmp_path, 1)
+    figures = {"gmacs": 0.5, "val_acc1": 80.0, "test_acc1": 79.0}
+    for seed, note in enumerate([{"note": "Trained with another plan."}, {}]):
+        path = place.figures("cifar10-width", "slimmable", seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        recipe = {"seed": seed, "epochs": 1}
+        path.write_text(json.dumps({"run": "slimmable", **note, "recipe": recipe, "subnets": {"width=1.0": figures}}))
+    script.summarise("cifar10-width", place)
+    shown = tables.tables(place.results / "cifar10-width.json").split("\n\n")
+    assert shown[-2] == "Trained with another plan." and shown[-1].startswith("<sub>")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_plain_network_is_measured_before_and_after_it_is_made_skippable(

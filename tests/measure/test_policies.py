@@ -11,8 +11,10 @@ import torch
 import pliant
 from pliant.core.fingerprint import fingerprint
 from pliant.core.macs import count_gmacs, count_macs
+from pliant.measure.describe import describe
 from pliant.measure.policies import cumulative_gmacs, find_policies, measure_policies, usual_subnets
 from pliant.measure.policy_table import PolicyTable
+from pliant.models.msdnet import paper_counts
 from pliant.policy.fit import budgeted_row
 from pliant.policy.runner import all_logits
 
@@ -59,6 +61,30 @@ def test_costs_are_of_all_that_ran_before(exits, adapted):
     # The policy does not ask the second exit, and so its classifier does not run.
     to_third = third - 32 * 10 / 1e9
     assert mixed == pytest.approx([macs(exits, "depth=TFF,exit=1"), mixed[0] + first, mixed[0] + to_third])
+
+
+def test_the_exits_of_an_msdnet_have_the_costs_of_its_papers_beside_what_runs(fixed):
+    plain = pliant.create_model("pliant:msdnet_cifar10_k4")
+    printed = [gmacs for gmacs, _ in paper_counts(plain, 32)]
+    model = pliant.adapt_(plain, pliant.Exits()).eval()
+    for table in (describe(model, 32), pliant.measure(model, image_size=32, latency=False, memory=False)):
+        assert [row["paper_gmacs"] for row in table.rows] == printed
+        assert all(row["gmacs"] < row["paper_gmacs"] for row in table.rows)
+    table = measure_policies(model, fixed, budgets=3, rounds=0)
+    assert [row["paper_gmacs"] for row in table.anytime] == printed
+    for row in table.rows:
+        expected = sum(share * gmacs for share, gmacs in zip(row["shares"].values(), printed, strict=True))
+        assert row["paper_gmacs"] == pytest.approx(expected) and row["gmacs"] < row["paper_gmacs"]
+
+
+def test_a_network_whose_papers_count_what_runs_has_no_costs_of_its_papers(exits, fixed):
+    assert not any("paper_gmacs" in row for row in describe(exits, 32).rows)
+    table = measure_policies(exits, fixed, budgets=2, rounds=0)
+    assert not any("paper_gmacs" in row for row in [*table.rows, *table.anytime])
+    without_earlier_exits = pliant.create_model("pliant:msdnet_cifar10_k4").truncated(3)
+    assert not any(
+        "paper_gmacs" in row for row in describe(pliant.adapt_(without_earlier_exits, pliant.Exits()), 32).rows
+    )
 
 
 def test_the_usual_sub_networks_are_all_exits_or_the_two_trained_depths(exits, adapted):

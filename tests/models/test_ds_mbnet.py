@@ -60,3 +60,18 @@ def test_choices_are_not_for_a_network_that_brings_its_widths():
 def test_a_multiplier_must_be_positive():
     with pytest.raises(ValueError, match="got multiplier=0, expected more than 0"):
         DSMBNet(multiplier=0)
+
+
+@torch.no_grad()
+def test_dropout_acts_in_the_passes_of_the_largest_network_alone(small):
+    x = torch.randn(4, 3, 32, 32)
+    small.train()
+    small.dropout.p = 0.0
+    kept = {str(subnet): small(x, subnet=subnet) for subnet in small.subnets}
+    small.dropout.p = 1.0
+    *narrow, largest = kept
+    for subnet in narrow:
+        assert torch.equal(small(x, subnet=subnet), kept[subnet])
+    assert torch.equal(small(x, subnet=largest), small.fc.bias.expand(4, -1))  # nothing else reaches the classifier
+    # A network of its own has it again.
+    assert torch.equal(pliant.extract(small, narrow[0])(x), small.fc.bias.expand(4, -1))

@@ -70,6 +70,32 @@ def test_the_python_in_the_readme_runs(measured, tmp_path, monkeypatch) -> None:
     assert names["y"].shape == (1, 10)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_survives_saving_packing_and_extracting_and_is_measured_and_exported(
+    model, tmp_path, dtype
+) -> None:
+    images = torch.rand(2, 3, 32, 32, dtype=dtype)
+    model.to(dtype)
+    run = pliant.save(model, tmp_path / "run", info={"image_size": 32})
+    packed = pliant.pack(run, "me/net", tmp_path / "packed")
+    for folder in (run, packed):
+        loaded = pliant.load(folder)
+        assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
+        small = pliant.extract(loaded, "TTT")
+        assert small(images).dtype == dtype
+        assert torch.equal(small(images), model(images, subnet="TTT"))
+    table = pliant.measure(loaded, image_size=32, subnets=["TTT"], rounds=1, warmup=0)
+    assert table.info["dtype"] == str(dtype).removeprefix("torch.")
+    assert pliant.export(loaded, tmp_path / "net.pt2", subnet="TTT").difference < 1e-4
+    text = (packed / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert code is not None and "dtype=torch.float32)` gives them in float32" in text
+    names: dict[str, object] = {}
+    exec(code[1].replace("hf:me/net", str(packed)).replace("model(torch", "y = model(torch"), names)
+    assert isinstance(names["y"], torch.Tensor) and names["y"].dtype == dtype
+
+
 def test_what_was_not_measured_is_absent(run, tmp_path) -> None:
     card = ModelCard.load(pliant.pack(run, "me/net", tmp_path / "packed") / "README.md")
     assert not (tmp_path / "packed" / "table.json").exists()
@@ -159,12 +185,10 @@ def test_a_folder_of_another_library_is_refused(tmp_path) -> None:
         pliant.load(tmp_path)
 
 
-def test_networks_of_transformers_keep_their_own_ways(tmp_path) -> None:
-    transformers = pytest.importorskip("transformers")
+def test_networks_of_transformers_are_packed_as_all_others(tmp_path) -> None:
+    pytest.importorskip("transformers")
     options = {"n_layer": 4, "n_embd": 32, "n_head": 2, "vocab_size": 50, "n_positions": 128}
     model = pliant.adapt_(ModelSource(name="transformers:gpt2", options=options).create(), pliant.Depth(groups=2))
-    for method in ("save_pretrained", "push_to_hub"):
-        assert getattr(type(model), method) is getattr(transformers.PreTrainedModel, method)
     packed = pliant.pack(pliant.save(model, tmp_path / "run"), "me/net", tmp_path / "packed")
     text = (packed / "README.md").read_text()
     assert 'model(torch.randint(50, (1, 128)), subnet="TT")' in text

@@ -64,7 +64,8 @@ class AdaptiveModule(nn.Module):
     @staticmethod
     def make_(model: nn.Module, adaptation: Adaptation) -> None:
         """Let `model` know its sub-networks, in place."""
-        mix_in(model, AdaptiveModule, "Adaptive", adaptation=adaptation)
+        kind = AdaptivePretrained if hasattr(type(model), "save_pretrained") else AdaptiveModule
+        mix_in(model, kind, "Adaptive", adaptation=adaptation)
         adaptation.switch.root = weakref.ref(model)
 
     @staticmethod
@@ -279,6 +280,40 @@ class AdaptiveModule(nn.Module):
             logits = logits_of(self(x, subnet=route or self.routes[0]))
         assert gate_pass.features is not None
         return logits, gate_pass.features
+
+
+class AdaptivePretrained(AdaptiveModule):
+    """An `AdaptiveModule` whose class has `save_pretrained`, as those of transformers and of huggingface_hub's mixin.
+
+    What they write holds no config of pliant: it would be loaded as the plain super-net.
+    """
+
+    # As the mixin itself has it: `mix_in` gives it the signature of the model's own.
+    forward = AdaptiveModule.forward
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse to write files in which the sub-networks would be lost.
+
+        Raises:
+            ValueError: always; says what to do.
+        """
+        raise ValueError(
+            f"save_pretrained: this {type(self).__name__} is adapted, and would be loaded as the plain super-net; use "
+            "pliant.save(model, directory), or pliant.extract(model, subnet).save_pretrained(directory) for one "
+            "sub-network"
+        )
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse as `save_pretrained`, before there is a repository.
+
+        Raises:
+            ValueError: always; says what to do.
+        """
+        raise ValueError(
+            f"push_to_hub: this {type(self).__name__} is adapted, and would be loaded as the plain super-net; use "
+            "pliant.save(model, directory) and pliant.push(directory, 'USER/NAME'), or "
+            "pliant.extract(model, subnet).push_to_hub(...) for one sub-network"
+        )
 
 
 def as_adaptive(model: nn.Module, caller: str) -> AdaptiveModule:

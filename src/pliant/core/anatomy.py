@@ -121,6 +121,7 @@ class Anatomy:
         traced: it was read from an example, so that the model alone does not tell it again.
         channels: groups of channels; empty where nobody asked for them.
         widths: the widths that the network brings, see `SubNetSpace.widths`; empty where it has none.
+        dropout: paths of the dropouts that, in a network of several widths, act in the largest alone.
     """
 
     family: str
@@ -131,6 +132,7 @@ class Anatomy:
     traced: bool = False
     channels: tuple[ChannelGroup, ...] = ()
     widths: tuple[tuple[float, ...], ...] = ()
+    dropout: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists, texts and numbers; `from_dict` reads them."""

@@ -6,9 +6,10 @@ import copy
 import copyreg
 import inspect
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +26,7 @@ __all__ = [
     "mix_in",
     "mixins_of",
     "names_of",
+    "own_forward",
     "own_parts_",
     "refuse_fixed",
     "refuse_replaced_forward",
@@ -315,6 +317,31 @@ def refuse_unfit(root: nn.Module, changed: Mapping[str, Collection[str]], reserv
                 "adapt first, then parametrize"
             )
     _refuse_shared(root, changed)
+
+
+@contextmanager
+def own_forward(model: nn.Module) -> Iterator[None]:
+    """Let a model have its own forward in this block, where accelerate has put mixed precision around it.
+
+    What is copied or saved is the network, and not the precision in which a training runs it. Hooks of accelerate,
+    which move weights, are no such thing and stay.
+    """
+    attributes = vars(model)
+    names = ("forward", "_original_forward") if _runs_its_own(model) else ()
+    taken = {name: attributes.pop(name) for name in names if name in attributes}
+    try:
+        yield
+    finally:
+        attributes.update(taken)
+
+
+def _runs_its_own(model: nn.Module) -> bool:
+    """Whether the forward of an instance is its class's, bare as accelerate's `unwrap_model` leaves it or wrapped."""
+    forward = vars(model).get("forward")
+    if not isinstance(forward, MethodType) or forward.__self__ is not model or "_hf_hook" in vars(model):
+        return False
+    wrapped = inspect.unwrap(forward.__func__) if "_original_forward" in vars(model) else forward.__func__
+    return wrapped is type(model).forward
 
 
 def refuse_replaced_forwards(root: nn.Module, caller: str, why: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from pliant.core.statistics import LateReset
 from pliant.core.surgery import demote, mix_in, takes
 from pliant.core.switch import Switch
 
-__all__ = ["NormsCalled", "SkipAwareNorm", "SkippableBlock", "SuperNetStochasticDepth"]
+__all__ = ["NormsCalled", "SkipAwareNorm", "SkippableBlock"]
 
 
 class SkippableBlock(nn.Module):
@@ -40,30 +40,6 @@ class SkippableBlock(nn.Module):
             x = args[0] if args else kwargs[self._pliant_stream]
             return (x, *self._pliant_more_outputs) if self._pliant_more_outputs else x
         return super().forward(*args, **kwargs)
-
-
-class SuperNetStochasticDepth(nn.Module):
-    """Stochastic depth that acts in the super-net's passes only.
-
-    A base-net has few blocks, and learns what the super-net does on the same images: it keeps them all
-    (ADN paper, section 4; released code).
-    """
-
-    _pliant_switch: Switch
-
-    @staticmethod
-    def make_(module: nn.Module, switch: Switch) -> None:
-        """Let `module` act in the super-net only, in place."""
-        mix_in(module, SuperNetStochasticDepth, "SuperNet", switch=switch)
-
-    @staticmethod
-    def unmake_(module: nn.Module) -> None:
-        """Undo `make_`."""
-        demote(module, SuperNetStochasticDepth)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop the residual branch `x` at random, or never."""
-        return super().forward(x) if self._pliant_switch.at_largest else x
 
 
 class NormsCalled(nn.Module):

@@ -11,10 +11,11 @@ from torch import nn
 
 from pliant.core.anatomy import Anatomy, Block, Stage
 from pliant.core.subnet import SubNet, SubNetSpace
+from pliant.core.super_net_only import SuperNetOnly
 from pliant.core.surgery import identity_for, names_of, remove_child, replace
 from pliant.core.switch import Switch
 from pliant.depth.config import Depth
-from pliant.depth.modules import NormsCalled, SkipAwareNorm, SkippableBlock, SuperNetStochasticDepth
+from pliant.depth.modules import NormsCalled, SkipAwareNorm, SkippableBlock
 
 __all__ = [
     "adapt_",
@@ -116,7 +117,7 @@ def _fast_layers(model: nn.Module, block: Block) -> list[nn.TransformerEncoderLa
 
 def added_names(anatomy: Anatomy, config: Depth) -> dict[str, set[str]]:
     """Return the path of every module that `adapt_` will change, with the names that it gets."""
-    names = {path: names_of(SuperNetStochasticDepth) for path in _stochastic_depth(anatomy)}
+    names = {path: names_of(SuperNetOnly) for path in _stochastic_depth(anatomy)}
     for _, stage, count in _split(anatomy, config):
         names |= {block.path: names_of(SkippableBlock) for block in stage.blocks[count:]}
         if config.skip_aware_norms:
@@ -134,7 +135,7 @@ def copied_norms(anatomy: Anatomy, config: Depth | None) -> dict[str, str]:
 def adapt_(model: nn.Module, anatomy: Anatomy, config: Depth, switch: Switch) -> None:
     """Make blocks skippable and norms skip-aware, in place."""
     for path in _stochastic_depth(anatomy):
-        SuperNetStochasticDepth.make_(model.get_submodule(path), switch)
+        SuperNetOnly.make_(model.get_submodule(path), switch)
     for index, stage, count in _split(anatomy, config):
         for block in stage.blocks[count:]:
             SkippableBlock.make_(model.get_submodule(block.path), switch, index, block.outputs)
@@ -155,7 +156,7 @@ def skipped_paths(anatomy: Anatomy, config: Depth, subnet: SubNet) -> list[str]:
 def bake_(model: nn.Module, anatomy: Anatomy, config: Depth, subnet: SubNet) -> None:
     """Leave in `model` only what `subnet` runs, as plain modules, in place."""
     for path in _stochastic_depth(anatomy):
-        SuperNetStochasticDepth.unmake_(model.get_submodule(path))
+        SuperNetOnly.unmake_(model.get_submodule(path))
     skipped: list[Block] = []
     for index, stage, count in _split(anatomy, config):
         if config.skip_aware_norms:

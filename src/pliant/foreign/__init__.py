@@ -73,7 +73,8 @@ def _of_the_authors(file: WeightsFile, said: ModelSource | None) -> Foreign:
     known = [published for published in authors.PUBLISHED if said is None or published.name == said.name]
     nearest: tuple[int, str] | None = None
     for published in known:
-        source = ModelSource(name=published.name, num_classes=libraries.count_classes(given))
+        options = published.options | (said.options if said else {})
+        source = ModelSource(name=published.name, num_classes=libraries.count_classes(given), options=options)
         model = blueprint(source)
         assert model is not None
         fitting = libraries.resized(source, model, given)

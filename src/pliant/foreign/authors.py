@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from pliant.depth.config import Depth
 
@@ -51,11 +52,13 @@ class Published:
         name: what it is called here.
         config: how the released code adapts it.
         tables: rules from our names of the adapted network's tensors to theirs, applied one after the other.
+        options: in which their network differs from the library's default; no tensor shows it.
     """
 
     name: str
     config: Depth = field(default_factory=Depth)
     tables: tuple[Rules, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
 
     def their_names(self, names: Iterable[str]) -> dict[str, str]:
         """Return for each of our names theirs; turned round, it translates their files."""
@@ -75,7 +78,10 @@ PUBLISHED = (
     Published("torchvision:mobilenet_v2", tables=(MOBILENET_LAYERS, MOBILENET_PLACES)),
     Published("torchvision:vit_b_16", Depth(groups=4)),
     Published("torchvision:vit_b_32", Depth(groups=4)),
-    Published("torchvision:swin_t", Depth(mandatory=(1, 1, 3, 1)), tables=(SWIN,)),
+    # Evaluation is the same at every rate; the library's own 0.2 would be another training.
+    Published(
+        "torchvision:swin_t", Depth(mandatory=(1, 1, 3, 1)), tables=(SWIN,), options={"stochastic_depth_prob": 0.1}
+    ),
 )
 
 

@@ -12,11 +12,10 @@ from pliant.core.fingerprint import fingerprint
 from pliant.core.macs import count_gmacs, count_params_m
 from pliant.core.modes import evaluating
 from pliant.core.subnet import SubNet
-from pliant.extract import original
 from pliant.measure.candidates import Candidate, find_candidates, model_name
 from pliant.measure.environment import describe_environment
+from pliant.measure.paper import paper_rows
 from pliant.measure.table import Table
-from pliant.models.msdnet import MSDNet, paper_counts
 from pliant.outline import stage_lines
 
 __all__ = ["describe", "structure_info", "structure_row"]
@@ -43,11 +42,11 @@ def describe(
         name: what the model is called; none = the name that makes it, such as `torchvision:resnet50`.
 
     Returns:
-        A table with one row a sub-network, ordered as `model.subnets`: smallest first, the super-net
-        last. `params_m` and `gmacs` are of the extracted network; of an MSDNet there are `cumulative_params_m` and
-        `cumulative_gmacs` too, its papers' counting, which has all earlier exits in it. `info["num_subnets"]` is the
-        number of all sub-networks, of an adaptive model; `info["total_params_m"]` is of the whole model, and
-        `info["stages"]` says in a line a stage where its blocks are, and which can be skipped.
+        A table with one row a sub-network, ordered as `model.subnets`: smallest first, the super-net last. `params_m`
+        and `gmacs` are of the extracted network; of the exits of an MSDNet there are `paper_params_m` and
+        `paper_gmacs` too, see `paper_rows`. `info["num_subnets"]` is the number of all sub-networks, of an adaptive
+        model; `info["total_params_m"]` is of the whole model, and `info["stages"]` says in a line a stage where its
+        blocks are, and which can be skipped.
 
     Raises:
         ValueError: an unknown sub-network, or an image size that is not a positive whole number.
@@ -59,19 +58,13 @@ def describe(
         if subnets is None and model.space.num_subnets > MOST_DESCRIBED:
             subnets = model.subnets.evenly_spaced(FEW)
     with evaluating(model):
-        rows = [structure_row(candidate, image_size) for candidate in find_candidates(model, subnets, name)]
-    _add_cumulative(rows, model, image_size)
+        candidates = find_candidates(model, subnets, name)
+        counted_by_paper = paper_rows(model, [candidate.name for candidate in candidates], image_size)
+        rows = [
+            structure_row(candidate, image_size) | printed
+            for candidate, printed in zip(candidates, counted_by_paper, strict=True)
+        ]
     return Table(rows, structure_info(model, name, image_size) | counted | describe_environment())
-
-
-def _add_cumulative(rows: list[dict[str, Any]], model: nn.Module, image_size: int) -> None:
-    """Add to the exits of an MSDNet what its papers count: everything up to an exit, and all exits before it."""
-    if not isinstance(model, AdaptiveModule) or not isinstance(network := original(model), MSDNet):
-        return
-    counts = paper_counts(network, image_size)
-    for row in rows:
-        gmacs, params_m = counts[(model.space.parse(row["subnet"]).exit or 1) - 1]
-        row |= {"cumulative_gmacs": gmacs, "cumulative_params_m": params_m}
 
 
 def structure_info(model: nn.Module, name: str, image_size: int) -> dict[str, Any]:

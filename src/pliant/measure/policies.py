@@ -24,13 +24,14 @@ from pliant.measure.one_by_one import (
     refuse_other_classes,
     time_one_by_one,
 )
+from pliant.measure.paper import paper_rows
 from pliant.measure.policy_table import PolicyTable
 from pliant.measure.timing import Progress
 from pliant.policy.certainty import confidence_of, refuse_unknown_measure
 from pliant.policy.confidence import ConfidencePolicy
 from pliant.policy.fit import anytime_rows, budgeted_row, budgets_between, fit_policies
 from pliant.policy.runner import all_logits, passes_of, predict
-from pliant.policy.thresholds import refuse_budgets, refuse_costs
+from pliant.policy.thresholds import average_cost, refuse_budgets, refuse_costs
 
 if TYPE_CHECKING:
     from pliant.data import ImageData
@@ -183,6 +184,7 @@ def measure_policies(
     info |= {"batch_size": 1, "dtype": str(parameter.dtype).removeprefix("torch.")}
     info |= {"device": device_name(parameter.device)} | describe_environment()
     anytime = anytime_rows(logits, labels, subnets=names, costs=costs)
+    _add_paper_gmacs(rows, anytime, model, data.image_size)
     # Of one policy alone, so that the file stays small: in the middle of the sweep, where all sub-networks answer.
     middle = len(policies) // 2
     examples = _examples(policies[middle], logits, labels, data)
@@ -226,6 +228,18 @@ def _answers(model: nn.Module, subnets: Sequence[str], batches: Batches) -> tupl
         logits.append(all_logits(model, images.to(device), subnets).to("cpu", torch.float32))
         labels.append(classes.cpu())
     return torch.cat(logits, dim=1), torch.cat(labels)
+
+
+def _add_paper_gmacs(
+    rows: list[dict[str, Any]], anytime: list[dict[str, Any]], model: nn.Module, image_size: int
+) -> None:
+    """Add what the paper counts, where the network has one that counts in a way of its own."""
+    counted = paper_rows(model, [row["subnet"] for row in anytime], image_size)
+    costs = {one["subnet"]: row["paper_gmacs"] for one, row in zip(anytime, counted, strict=True) if row}
+    for row in anytime if costs else ():
+        row["paper_gmacs"] = costs[row["subnet"]]
+    for row in rows if costs else ():
+        row["paper_gmacs"] = average_cost(list(row["shares"].values()), [costs[name] for name in row["shares"]])
 
 
 def _run(model: nn.Module, policy: ConfidencePolicy, image: Tensor) -> object:

@@ -23,6 +23,7 @@ class PolicyTable:
             multiply-accumulates; `acc1` in percent; `shares`, which part of the images each sub-network answered; and
             where it was timed `latency_ms_mean`, `latency_ms` (median) and `latency_ms_p95` of one image.
         anytime: for each sub-network `subnet`, `gmacs` and `acc1`, if it answered all images.
+            Of an MSDNet, both have `paper_gmacs` too: the same by the counting of its papers, see `paper_rows`.
         policies: as many as rows.
         info: the circumstances.
         examples: which images one of the policies lets leave where, as `pliant.measure.examples` notes them; empty

@@ -21,6 +21,7 @@ from pliant.measure.energy import Meter, read_joules
 from pliant.measure.environment import describe_environment, device_name, resolve_device
 from pliant.measure.memory import peak_memory_mb
 from pliant.measure.operators import count_operators
+from pliant.measure.paper import paper_rows
 from pliant.measure.table import Table
 from pliant.measure.timing import Calls, Progress, Timing, at_least_one
 from pliant.recalibrate import training_images, why_not
@@ -126,6 +127,8 @@ def measure(
             info |= {} if why_not(model) else {"recalibrated_on": recalibrate}
         candidates = find_candidates(model, subnets, name, batches)
         rows = _structure_rows(candidates, image_size, on_progress)
+        for row, printed in zip(rows, paper_rows(model, [row["subnet"] for row in rows], image_size), strict=True):
+            row |= printed
         if through == "extracted":
             ship_(candidates)
         if data is not None:

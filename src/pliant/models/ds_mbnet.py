@@ -1,7 +1,8 @@
 """DS-MBNet: a MobileNet whose channels are cut, with the widths that its authors chose.
 
 Li et al., "Dynamic Slimmable Network", 2021, and "DS-Net++", 2022; the numbers are those of the published code. The
-squeeze-and-excitation of the published network is that of its gate; here every block has its own.
+squeeze-and-excitation of the published network is that of its gate; here every block has its own. As in the published
+code, dropout acts in the largest network alone while several are trained.
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ class DSMBNet(nn.Module):
             num_classes=self.num_classes,
             channels=tuple(self._groups()),
             widths=(*((EARLY, share) for share in _late_shares()), (1.0, 1.0)),
+            dropout=("dropout",),
         )
 
     def _groups(self) -> Iterator[ChannelGroup]:

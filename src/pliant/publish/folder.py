@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from pliant.checkpoint import CARD, HUB_CARD, LIBRARY, WEIGHTS, CheckpointError, load, read_info
@@ -75,7 +76,7 @@ def pack(
     if table is not None:
         table.info["model"] = _without_folder(table.info["model"])
         table.save(folder / TABLE)
-    write_text(folder / README, readme(repository, card, network, table), "README")
+    write_text(folder / README, readme(repository, card, network, table, _dtype_in(run, network)), "README")
     # Last: until it is there the folder holds no network, and half of one is not taken for a whole.
     write_text(folder / HUB_CARD, json.dumps({"library_name": LIBRARY} | card, indent=2) + "\n", "card")
     return folder
@@ -122,6 +123,15 @@ def push(
 def _refuse_no_folder(run: Path) -> None:
     if not run.is_dir():
         raise CheckpointError(f"{run} is no folder; expected a run, or what pliant.save or pliant.pack wrote")
+
+
+def _dtype_in(run: Path, network: nn.Module) -> torch.dtype:
+    """The type in which the first weights of a saved network are, and so the type of its inputs."""
+    name, parameter = next(network.named_parameters(), ("", None))
+    if parameter is None:
+        return torch.float32
+    with safe_open(run / WEIGHTS, framework="pt") as tensors:
+        return tensors.get_tensor(name).dtype
 
 
 def _portable(card: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from pliant.checkpoint import LIBRARY
@@ -26,7 +27,9 @@ _DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 _CHOICES = {"depth": "depth", "exits": "exit", "width": "width"}
 
 
-def readme(repository: str, card: Mapping[str, Any], network: nn.Module, table: Table | None) -> str:
+def readme(
+    repository: str, card: Mapping[str, Any], network: nn.Module, table: Table | None, dtype: torch.dtype
+) -> str:
     """Return the text of the README; what was not measured is absent, and the license is left to its author.
 
     Args:
@@ -34,6 +37,7 @@ def readme(repository: str, card: Mapping[str, Any], network: nn.Module, table: 
         card: what the saved network says of itself.
         network: itself.
         table: what was measured of it, if anything was.
+        dtype: of its weights as they are saved, which `pliant.load` gives back.
     """
     from huggingface_hub import ModelCard
 
@@ -46,8 +50,8 @@ def readme(repository: str, card: Mapping[str, Any], network: nn.Module, table: 
         table=table.markdown(COLUMNS) if table else "",
         circumstances=_circumstances(table) if table else "",
         load=_load(repository, card),
-        run=_run(card, network),
-        hints=_hints(card, network),
+        run=_run(card, network, dtype),
+        hints=_hints(card, network, dtype),
     ).content
     return text.rstrip() + "\n"
 
@@ -132,19 +136,23 @@ def _load(repository: str, card: Mapping[str, Any]) -> str:
     return f'pliant.load("hf:{repository}"{argument})'
 
 
-def _run(card: Mapping[str, Any], network: nn.Module) -> str:
+def _run(card: Mapping[str, Any], network: nn.Module, dtype: torch.dtype) -> str:
     size = card["info"].get("image_size") or usual_image_size(network)
     inputs = "x"
     if size is not None:
         spec = input_spec(network, size)
         shape = ", ".join(map(str, (1, *spec.shape)))
-        inputs = f"torch.randint({spec.vocabulary}, ({shape}))" if spec.vocabulary else f"torch.randn({shape})"
+        typed = "" if dtype == torch.float32 else f", dtype={dtype}"
+        inputs = f"torch.randint({spec.vocabulary}, ({shape}))" if spec.vocabulary else f"torch.randn({shape}{typed})"
     subnet = f', subnet="{network.space.smallest}"' if isinstance(network, AdaptiveModule) else ""
     return f"model({inputs}{subnet})"
 
 
-def _hints(card: Mapping[str, Any], network: nn.Module) -> str:
+def _hints(card: Mapping[str, Any], network: nn.Module, dtype: torch.dtype) -> str:
     info, hints = card["info"], []
+    if dtype != torch.float32:
+        name = str(dtype).removeprefix("torch.")
+        hints.append(f"The weights are {name}; `pliant.load(..., dtype=torch.float32)` gives them in float32.")
     if isinstance(network, AdaptiveModule):
         hints.append(
             "`model.subnets` names all sub-networks, and without `subnet` the largest runs; "

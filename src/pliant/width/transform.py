@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from pliant.core.anatomy import Anatomy, ChannelGroup, Cut
 from pliant.core.pointwise import StridedPointwise
 from pliant.core.subnet import SubNet, SubNetSpace
+from pliant.core.super_net_only import SuperNetOnly
 from pliant.core.surgery import merged, names_of
 from pliant.core.switch import Switch
 from pliant.width.config import Gate, Width
@@ -165,7 +166,7 @@ def _nearest_multiple(exact: float, units: int, divisor: int) -> int:
 
 def added_names(model: nn.Module, anatomy: Anatomy, config: Width) -> dict[str, set[str]]:
     """Return the path of every module of the network that `adapt_` will change, with the names that it gets."""
-    names = {}
+    names = {path: names_of(SuperNetOnly) for path in anatomy.dropout}
     for path in dict.fromkeys(cut.path for group in anatomy.channels for cut in group.cuts):
         own = config.norms != "shared" and _is_norm(model.get_submodule(path))
         # A batch norm has `reset_running_stats`, which `Sliced` extends.
@@ -260,6 +261,8 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Width, switch: Switch, co
         switch: knows the widths.
         copies: where another wing keeps the copy of a norm, by the norm's path.
     """
+    for path in anatomy.dropout:
+        SuperNetOnly.make_(model.get_submodule(path), switch)
     if config.gate:
         _add_gate_(model, anatomy, config.gate, switch)
     places, shares = _width_stages(anatomy), _shares(anatomy, config)
@@ -345,6 +348,8 @@ def bake_(
         copies: as in `adapt_`.
         attends: keep the gate's attention, which belongs to every sub-network.
     """
+    for path in anatomy.dropout:
+        SuperNetOnly.unmake_(model.get_submodule(path))
     paths = dict.fromkeys(cut.path for _, cuts in _every_cut(anatomy, config, copies) for cut in cuts)
     for path in paths:
         module = model.get_submodule(path)

@@ -8,9 +8,9 @@ Adaptive Deep Networks", 2019 (IMTA).
 from __future__ import annotations
 
 from pliant.models.msdnet.counts import paper_counts
-from pliant.models.msdnet.network import MSDNet
+from pliant.models.msdnet.network import MSDNet, steps_of
 from pliant.models.msdnet.parts import Classifier, Step
 from pliant.models.msdnet.presets import PRESETS
 from pliant.models.msdnet.schedule import step_lengths
 
-__all__ = ["PRESETS", "Classifier", "MSDNet", "Step", "paper_counts", "step_lengths"]
+__all__ = ["PRESETS", "Classifier", "MSDNet", "Step", "paper_counts", "step_lengths", "steps_of"]
