@@ -37,7 +37,7 @@ def cases() -> Iterator[Any]:
                     yield pytest.param(operation, family, axis, moment, id=name, marks=marks)
 
 
-@pytest.mark.parametrize(("operation", "family", "axis", "moment"), cases())
+@pytest.mark.parametrize(("operation", "family", "axis", "moment"), list(cases()))
 def test_each_sub_network_is_right_or_refused_as_written(operation, family, axis, moment):
     written = WRITTEN[operation.name][axis][moment][family]
     found = MATRIX.outcome(operation, family, axis, moment)

@@ -98,7 +98,10 @@ def test_each_phase_takes_them_from_its_own_network(tiny: Tiny, images: ImageDat
     ("changes", "message"),
     [
         ({"recalibrate": -1}, r"Recipe\.recalibrate: got -1, expected at least 0"),
-        ({"adapt": {}, "plan": {"name": "adn"}}, r"Recipe\.recalibrate: got 24, but 'adapt\.width' is none"),
+        (
+            {"adapt": {"depth": {"skip_aware_norms": False}}, "plan": {"name": "adn"}},
+            r"Recipe\.recalibrate: got 24, but 'adapt\.depth\.skip_aware_norms' is false",
+        ),
         ({"adapt": {"depth": None, "width": {"norms": "shared"}}}, r"'adapt\.width\.norms' is 'shared'"),
         ({"only": "width=0.5"}, r"Recipe\.recalibrate: got 24, but 'only' is 'width=0\.5'"),
     ],
@@ -107,6 +110,21 @@ def test_a_recipe_without_statistics_to_keep_is_refused(tiny: Tiny, changes: dic
     with pytest.raises(ValueError, match=message) as refusal:
         tiny(**WIDTH | {"recalibrate": 24} | changes)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("adapt", "plan"), [({"depth": {}}, "adn"), ({"depth": None, "exits": {"classifier": "convolutions"}}, "exits")]
+)
+def test_depths_and_exits_keep_statistics_too(
+    tiny: Tiny, images: ImageData, tmp_path: Path, adapt: dict[str, Any], plan: str
+) -> None:
+    said: list[str] = []
+    recipe = tiny(adapt=adapt, plan={"name": plan}, recalibrate=24)
+    train(recipe, data=images, out=tmp_path / "run", log=said.append)
+    model = pliant.load(tmp_path / "run")
+    assert read_info(tmp_path / "run")["info"]["recalibrated"] == 24
+    counts = {int(buffer) for name, buffer in model.named_buffers() if "num_batches_tracked" in name}
+    assert counts <= {1, 2}  # one batch of 24 images, or one for each of two depths
 
 
 def test_what_cannot_be_done_is_refused_before_the_training(tiny: Tiny, images: ImageData, tmp_path: Path) -> None:

@@ -98,14 +98,23 @@ def _mixed(mixin: type[nn.Module], base: type[nn.Module], prefix: str) -> type:
     """One class for every (mixin, base), so that two instances mixed alike have the same type."""
     # A mixin without slots of its own leaves the instance's layout as it is, which is what allows the swap.
     namespace: dict[str, object] = {"__module__": base.__module__, "__doc__": base.__doc__}
-    namespace |= {"_pliant_mixed": (mixin, prefix), "__reduce_ex__": _reduce, "__new__": _plain_instance}
+    namespace |= {"_pliant_mixed": (mixin, prefix), "__reduce_ex__": _reduce}
     if "forward" in vars(mixin):
         namespace["forward"] = _forward(mixin, base)
-    return type(prefix + base.__name__, (mixin, base), namespace)
+    return _metaclass(type(base))(prefix + base.__name__, (mixin, base), namespace)
+
+
+@cache
+def _metaclass(of_base: type[type]) -> type[type]:
+    """Return a metaclass for mixed classes: calling one makes what its plain class makes.
+
+    Libraries make new layers of the class of an old one (`type(layer)(8, 8)`), as peft does.
+    """
+    return type("Mixed", (of_base,), {"__call__": _plain_instance})
 
 
 def _plain_instance(kind: type, *args: Any, **kwargs: Any) -> nn.Module:
-    """Make what the plain class makes: libraries make new layers of the class of an old one, as peft does."""
+    """Make an instance of the class that something was mixed into; what was mixed in needs the state of `mix_in`."""
     plain: Any = next(base for base in kind.__mro__ if "_pliant_mixed" in vars(base))
     while "_pliant_mixed" in vars(plain):
         plain = plain.__bases__[1]
