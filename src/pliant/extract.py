@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
 from pliant import readers
@@ -11,7 +9,7 @@ from pliant.axes import Axes
 from pliant.core.adaptive import AdaptiveModule, StageEnd, to_make_plain
 from pliant.core.anatomy import Anatomy
 from pliant.core.subnet import SubNet
-from pliant.core.surgery import own_forward, own_parts_, shared_copy
+from pliant.core.surgery import own_copy, own_forward, own_parts_, shared_copy
 from pliant.depth import transform as depth
 from pliant.exits import transform as exits
 from pliant.width import transform as width
@@ -47,7 +45,7 @@ def extract(model: nn.Module, subnet: str | SubNet, share: bool = False) -> nn.M
         plain = exits.bake_(plain, wanted.exits, ending)
     if share:
         return plain
-    copied = copy.deepcopy(plain)
+    copied = own_copy(plain, {})
     own_parts_(copied, {})  # the copy of a buffer that is a part of another one is a part of a copy of that one
     return copied
 

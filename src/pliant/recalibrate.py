@@ -85,6 +85,10 @@ def recalibrate_(
             depths share one set of statistics. Where it fails, the model keeps what it had.
     """
     refuse_wrapped(model, "recalibrate_")
+    if not isinstance(model, AdaptiveModule) and any(isinstance(part, AdaptiveModule) for part in model.modules()):
+        raise ValueError(
+            f"recalibrate_: got a {type(model).__name__} around an adapted model, expected the adapted model itself"
+        )
     norms = _norms(model)
     _refuse_without(norms, model, "recalibrate_")
     passes = with_own_statistics(model, "recalibrate_") if isinstance(model, AdaptiveModule) else [None]

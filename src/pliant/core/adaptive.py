@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import weakref
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -11,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from pliant.core.anatomy import Anatomy
-from pliant.core.belonging import refuse_moved, refuse_strangers, registrations
+from pliant.core.belonging import is_unchanged, look, refuse_moved, refuse_strangers
 from pliant.core.config import Config
 from pliant.core.inputs import logits_of
 from pliant.core.leaving import Decide, Left
 from pliant.core.sequence import MOST_LISTED, SubNets
 from pliant.core.statistics import refuse_out_of_date
 from pliant.core.subnet import SubNet, SubNetSpace
-from pliant.core.surgery import demote, mix_in, mixins_of
+from pliant.core.surgery import demote, is_mixed, mix_in, mixins_of
 from pliant.core.switch import Switch
 from pliant.core.uncompiled import uncompiled
 from pliant.core.wrapped import refuse_wrapped
@@ -105,9 +107,27 @@ class AdaptiveModule(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._take_up_parts()
+
+    def _take_up_parts(self) -> None:
+        """Have one switch with all parts, after this was copied or unpickled.
+
+        A part that was copied before the model, as within something that holds both, still has the switch of the old
+        model; so has a deep copy of a shallow copy. A shallow copy shares its parts with the old model, and its switch.
+        """
+        adaptation = self._pliant_adaptation
+        old = adaptation.switch.root and adaptation.switch.root()
+        parts = [part for path in adaptation.followers for part in _present(self, path)]
+        if adaptation.switch.root is None:
+            adaptation.switch.root = weakref.ref(self)
+        elif old is not self:
+            if old is not None and any(part in parts for path in adaptation.followers for part in _present(old, path)):
+                return
+            switch = copy.deepcopy(adaptation.switch, {id(old): self})
+            vars(self)["_pliant_adaptation"] = dataclasses.replace(adaptation, switch=switch)
         switch = self._pliant_adaptation.switch
-        if switch.root is None:  # it was unpickled
-            switch.root = weakref.ref(self)
+        for part in parts:
+            vars(part).update({name: switch for name, value in vars(part).items() if isinstance(value, Switch)})
 
     def train(self, mode: bool = True) -> Self:
         """Do as `torch.nn.Module.train`.
@@ -153,8 +173,8 @@ class AdaptiveModule(nn.Module):
             reason = self._why_refused()
             if reason:
                 raise ValueError(reason)
-        elif self._pliant_adaptation.switch.checked != registrations():
-            refuse_replaced(self, "forward")
+        else:
+            self._look_again("forward")
         resets = subnet is None and self._pliant_adaptation.switch.was_reset is not None
         fills = resets and self._fills_statistics(*args, **kwargs)
         recorded: list[Tensor] | None = [] if features else None
@@ -188,6 +208,12 @@ class AdaptiveModule(nn.Module):
             if subnet != self.space.largest:
                 self(*args, subnet=subnet, exits=subnet.exit is not None, **kwargs)
         return True
+
+    def _look_again(self, caller: str) -> None:
+        """Compare all parts with those at the time of `adapt_`, if one was changed since the last time."""
+        seen = self._pliant_adaptation.switch.seen
+        if seen is None or not is_unchanged(seen):
+            refuse_replaced(self, caller)
 
     def _why_refused(self) -> str:
         """Return the message of `refuse_replaced`, or nothing. A compiler runs this when it makes code."""
@@ -225,8 +251,7 @@ class AdaptiveModule(nn.Module):
         Raises:
             ValueError: the model has no such sub-network, or no exits, or a part that follows no sub-network.
         """
-        if self._pliant_adaptation.switch.checked != registrations():
-            refuse_replaced(self, "leave_early")
+        self._look_again("leave_early")
         with self._pliant_adaptation.switch.running(subnet, decide=decide, decides_at=at) as exit_pass:
             if exit_pass is None:
                 kind = type(self).__name__
@@ -280,6 +305,13 @@ class AdaptiveModule(nn.Module):
             logits = logits_of(self(x, subnet=route or self.routes[0]))
         assert gate_pass.features is not None
         return logits, gate_pass.features
+
+
+def _present(model: nn.Module, path: str) -> list[nn.Module]:
+    try:
+        return [model.get_submodule(path)]
+    except AttributeError:
+        return []
 
 
 class AdaptivePretrained(AdaptiveModule):
@@ -340,10 +372,9 @@ def refuse_replaced(model: AdaptiveModule, caller: str) -> None:
         ValueError: names the first such part.
     """
     adaptation = model._pliant_adaptation
-    counted = registrations()
     refuse_strangers(model, adaptation.followers, adaptation.switch, caller)
     _refuse_other_classes(model, caller)
-    adaptation.switch.checked = counted
+    adaptation.switch.seen = look(model, filter(None, [*adaptation.followers, adaptation.anatomy.head]))
 
 
 def to_make_plain(model: nn.Module, caller: str) -> AdaptiveModule:
@@ -359,7 +390,10 @@ def to_make_plain(model: nn.Module, caller: str) -> AdaptiveModule:
 
 def _refuse_other_classes(model: AdaptiveModule, caller: str) -> None:
     """Refuse a network whose classifier was replaced by one of other classes than its exits have."""
+    head = model.get_submodule(model.anatomy.head) if model.space.exit_stages else nn.Module()
+    ends = [layer.out_features for layer in head.modules() if isinstance(layer, nn.Linear) and not is_mixed(layer)]
     own = num_classes_of(model) if model.space.exit_stages else None
+    own = own or (ends[-1] if ends else 0 if isinstance(head, nn.Identity) else None)
     for path, module in model.named_modules():
         if own is None or "ExitPoint" not in mixins_of(module):
             continue

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.module import register_module_module_registration_hook
 
 from pliant.core.surgery import mixins_of, refuse_replaced_forward
 from pliant.core.switch import Switch
 
-__all__ = ["followers_of", "refuse_moved", "refuse_strangers", "registrations"]
+__all__ = ["Seen", "followers_of", "is_unchanged", "look", "refuse_moved", "refuse_strangers"]
 
 # How many objects a replaced `forward` may hold that are searched for the one before.
 MOST_SEARCHED = 1000
@@ -21,22 +20,35 @@ MOST_SEARCHED = 1000
 # The mixin whose tensors and numbers change with the width.
 SLICED = "Sliced"
 
-_registered: list[int] = []  # one number, once something is to be counted
+# What stood where: the parent, the name of the child in it, the child, its class and the forward of the instance.
+Seen = list[tuple[nn.Module, str, nn.Module, type, Any]]
 
 
-def registrations() -> int:
-    """Return how many modules were made children of others in this process, counted from the first call on.
+def look(model: nn.Module, followers: Iterable[str]) -> Seen:
+    """Write down the modules on the way to every follower, for `is_unchanged`."""
+    paths = dict.fromkeys(path[:end] for path in followers for end in _ends(path))
+    seen: Seen = []
+    for path in paths:
+        prefix, _ = _reached(model, path)
+        if prefix == path:
+            parent, _, name = path.rpartition(".")
+            module = model.get_submodule(path)
+            seen.append((model.get_submodule(parent), name, module, type(module), vars(module).get("forward")))
+    return seen
 
-    As long as the number is the same, no part of a model was replaced through `setattr` or `add_module`.
-    """
-    if not _registered:
-        _registered.append(0)
-        register_module_module_registration_hook(_count)
-    return _registered[0]
+
+def _ends(path: str) -> Iterator[int]:
+    return (end for end in range(1, len(path) + 1) if end == len(path) or path[end] == ".")
 
 
-def _count(parent: nn.Module, name: str, child: nn.Module | None) -> None:
-    _registered[0] += 1
+def is_unchanged(seen: Seen) -> bool:
+    """Whether the same modules stand where they stood, of the same class and with the same forward. Asked in a pass."""
+    for parent, name, module, kind, forward in seen:
+        if parent._modules.get(name) is not module:
+            return False
+        if module.__class__ is not kind or module.__dict__.get("forward") is not forward:
+            return False
+    return True
 
 
 def followers_of(model: nn.Module) -> dict[str, frozenset[str]]:

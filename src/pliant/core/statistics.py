@@ -56,6 +56,11 @@ class LateReset(nn.Module):
             super().reset_running_stats()  # type: ignore[misc]
         return super().forward(*args, **kwargs)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if f"{prefix}running_mean" in state_dict:
+            self._pliant_out_of_date = False
+
 
 def refuse_out_of_date(model: nn.Module, caller: str) -> None:
     """Refuse a model some of whose statistics were reset and not computed anew.

@@ -17,6 +17,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from pliant.core.errors import first_line
+
 __all__ = [
     "demote",
     "identity_for",
@@ -25,7 +27,9 @@ __all__ = [
     "merged",
     "mix_in",
     "mixins_of",
+    "move_hooks",
     "names_of",
+    "own_copy",
     "own_forward",
     "own_parts_",
     "refuse_fixed",
@@ -208,6 +212,16 @@ def demote(module: nn.Module, mixin: type[nn.Module]) -> None:
         vars(module).pop(name, None)
 
 
+def move_hooks(module: nn.Module, to: nn.Module | None) -> None:
+    """Take the forward and backward hooks of a module away, and give them to another one if there is one."""
+    for name, hooks in vars(module).items():
+        if name.startswith(("_forward_", "_backward_")) and isinstance(hooks, dict):
+            if to is not None:
+                vars(to)[name].update(hooks)
+                vars(to)["_is_full_backward_hook"] = vars(module).get("_is_full_backward_hook")
+            vars(module)[name] = type(hooks)()
+
+
 def is_mixed(module: nn.Module) -> bool:
     """Whether something was mixed into a module, maybe behind a class that another library has put in front."""
     return any("_pliant_mixed" in vars(kind) for kind in type(module).__mro__)
@@ -236,8 +250,25 @@ def shared_copy(module: ModuleT) -> ModuleT:
             f"this {type(module).__name__} is sharded by fully_shard, which allows no copy of it: take its full state "
             "dict, and extract from a model that has loaded it"
         )
-    tensors = [*module.parameters(), *module.buffers()]
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    return own_copy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
+
+
+def own_copy(module: ModuleT, memo: dict[int, Any]) -> ModuleT:
+    """Copy a module tree; what is in `memo` by `id`, as for `copy.deepcopy`, is taken from there.
+
+    Raises:
+        ValueError: something in it keeps a tensor of the last pass, which torch does not copy while it has a graph.
+    """
+    for part in module.modules():  # what a module itself keeps can be helped
+        kept = (value for value in vars(part).values() if isinstance(value, Tensor) and not value.is_leaf)
+        memo |= {id(tensor): tensor.detach().clone() for tensor in kept}
+    try:
+        return copy.deepcopy(module, memo)
+    except RuntimeError as error:
+        raise ValueError(
+            f"this {type(module).__name__} cannot be copied, as a hook or an object within it keeps a tensor of the "
+            f"last pass: {first_line(error)}; clear it, or remove the hook"
+        ) from error
 
 
 def own_parts_(network: nn.Module, made: dict[Any, Tensor]) -> None:

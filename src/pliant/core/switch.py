@@ -40,7 +40,7 @@ class Switch:
         """Know the sub-networks of `space`; `chained` exits need the answers of those before them."""
         self.space = space
         self.root: weakref.ref[nn.Module] | None = None
-        self.checked = -1  # how many modules were registered when the parts of the model were last looked at
+        self.seen: Any = None  # what `core.belonging.look` saw when the parts of the model were last compared
         self.was_reset: nn.Module | None = None  # a batch norm that the super-net does not run; see `core.statistics`
         self.exit_pass: ExitPass | None = None
         self.gate_pass: GatePass | None = None

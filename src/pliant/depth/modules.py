@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pliant.core.statistics import LateReset
-from pliant.core.surgery import demote, mix_in, takes
+from pliant.core.surgery import demote, mix_in, move_hooks, takes
 from pliant.core.switch import Switch
 
 __all__ = ["NormsCalled", "SkipAwareNorm", "SkippableBlock"]
@@ -79,6 +79,7 @@ class SkipAwareNorm(nn.Module):
     def make_(norm: nn.Module, switch: Switch, stage: int) -> None:
         """Give `norm` a second set that starts as a copy of the first, in place."""
         skip = copy.deepcopy(norm)
+        move_hooks(skip, None)  # those of the norm run around both sets
         LateReset.make_(skip, switch)
         mix_in(norm, SkipAwareNorm, "SkipAware", switch=switch, stage=stage)
         norm.add_module("skip", skip)
@@ -88,8 +89,19 @@ class SkipAwareNorm(nn.Module):
         skip = self.skip
         del self.skip
         LateReset.unmake_(skip)
+        move_hooks(self, skip)
         demote(self, SkipAwareNorm)
         return skip if skips else self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        skip = self._modules.get("skip")
+        # What is set of a norm, such as `eps`, is set of both; each has tensors of its own.
+        if skip is not None and name not in ("forward", "skip") and not name.startswith("_"):
+            if isinstance(value, nn.Module):
+                setattr(skip, name, copy.deepcopy(value))
+            elif not isinstance(value, Tensor) and name not in self._parameters and name not in self._buffers:
+                setattr(skip, name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Normalise with the set that the running sub-network uses."""
@@ -99,9 +111,11 @@ class SkipAwareNorm(nn.Module):
         return super().forward(*args, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in self.skip.state_dict():
+        names = self.skip.state_dict()
+        # Of a part of a checkpoint, another part has the second set.
+        for name in names if all(prefix + name in state_dict for name in names) else ():
             own = prefix + name
-            if own in state_dict and (second := f"{prefix}skip.{name}") not in state_dict:
+            if (second := f"{prefix}skip.{name}") not in state_dict:
                 # A copy: with `assign=True` the module takes the tensor itself.
                 state_dict[second] = state_dict[own].detach().clone()
         super()._load_from_state_dict(state_dict, prefix, *args)

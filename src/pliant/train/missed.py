@@ -6,6 +6,7 @@ optimizer has to update the second set, those of the widths, and the classifiers
 
 from __future__ import annotations
 
+import gc
 import re
 import weakref
 from collections.abc import Iterator
@@ -55,11 +56,21 @@ class Missed:
             return
         for added_name, added, name, counterpart in self._pairs:
             missed = id(counterpart) in self._updated and id(added) not in self._updated
-            if missed and added.requires_grad and counterpart.requires_grad:
+            if missed and not _waits(added) and added.requires_grad and counterpart.requires_grad:
                 raise ValueError(
                     f"Objective: the optimizer updates {name!r} but not {added_name!r}, which pliant.adapt_ added; "
                     "make the optimizer after pliant.adapt_"
                 )
+
+    def __deepcopy__(self, memo: object) -> None:
+        return None  # a copied objective begins anew, with the parameters of its own model
+
+
+def _waits(parameter: nn.Parameter) -> bool:
+    """Whether an optimizer has a parameter that it did not update yet. Slow, and asked before an error only."""
+    optimizers = [one for one in gc.get_objects() if isinstance(one, Optimizer)]
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    return any(one is parameter for group in groups for one in group["params"])
 
 
 def _note(missed: weakref.ref[Missed], optimizer: Optimizer, args: Any, kwargs: Any) -> None:

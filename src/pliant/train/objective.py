@@ -94,7 +94,7 @@ class Objective(nn.Module):
         self._draws = _draws(plan, self._space) if plan.random and self._space is not None else None
         self._teacher = _Teacher(teacher, plan, adapted.space) if teacher is not None and adapted is not None else None
         self._fixed = None if plan.random else self._step(plan)
-        self._missed = Missed(adapted) if adapted is not None else None
+        self._missed: Missed | None = None
         self._loss = Loss(
             task="causal-lm" if task is None and predicts_next_token(_uncompiled(model)) else task,
             class_dim=class_dim,
@@ -187,7 +187,8 @@ class Objective(nn.Module):
         self._batches += 1
         step = self._fixed or self._step(self.plan.drawn(self._draw()))
         active = {name: term for name, term in step.terms.items() if term.start <= self.progress}
-        if self._missed and torch.is_grad_enabled():
+        if torch.is_grad_enabled() and self._space is not None:
+            self._missed = self._missed or _watched(self.model)
             self._missed.check()
         teachers: dict[str, Outputs] = {}
         if self._teacher and step.teaching:
@@ -330,6 +331,12 @@ def _check_stages(plan: Plan, count: int) -> None:
                 f"stages: got {list(term.stages)} in {term.name!r} of plan {plan.name!r}, expected numbers from 1 to "
                 f"{count}, as this model has {count} stages"
             )
+
+
+def _watched(model: nn.Module) -> Missed:
+    adapted = _uncompiled(model)
+    assert isinstance(adapted, AdaptiveModule)
+    return Missed(adapted)
 
 
 def _teachers(terms: Sequence[Term]) -> set[str]:

@@ -205,7 +205,11 @@ class Sliced(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for width, key in self._pliant_own_names.items():
-            for name in self.get_submodule(f"widths.{key}").state_dict():
+            names = self.get_submodule(f"widths.{key}").state_dict()
+            if not all(prefix + name in state_dict for name in names):
+                continue  # a part of a checkpoint, whose other parts have these
+            self._pliant_own_out_of_date.discard(key)
+            for name in names:
                 whole, own = state_dict.get(prefix + name), f"{prefix}widths.{key}.{name}"
                 if whole is None or own in state_dict:
                     continue
