@@ -15,6 +15,7 @@ from pliant.core.anatomy import Anatomy, stated_anatomy, states_anatomy
 from pliant.core.belonging import followers_of
 from pliant.core.config import Config
 from pliant.core.inputs import spec_of_example
+from pliant.core.stream import mask_arguments
 from pliant.core.subnet import SubNetSpace
 from pliant.core.surgery import merged, names_of, refuse_unfit
 from pliant.core.switch import Switch
@@ -99,6 +100,7 @@ def adapt_as_(
         anatomy = dataclasses.replace(anatomy, channels=readers.channel_groups(model, anatomy, usual))
     if wanted.depth:
         anatomy = depth.grouped(anatomy, wanted.depth)
+    masks = mask_arguments(model)
     # Everything that can be refused is refused before the first change.
     switch = Switch(_space(anatomy, wanted), chained=bool(wanted.exits and wanted.exits.collaboration != "none"))
     ends = [stage.blocks[-1].path for stage in anatomy.stages]
@@ -123,7 +125,7 @@ def adapt_as_(
         StageEnd.make_(model.get_submodule(end), switch, stage.channel_dim)
     if wanted.exits:
         exits.adapt_(model, anatomy, wanted.exits, switch)
-    AdaptiveModule.make_(model, Adaptation(anatomy, configs, switch, example, followers_of(model), size))
+    AdaptiveModule.make_(model, Adaptation(anatomy, configs, switch, example, followers_of(model), size, masks))
     return model
 
 

@@ -162,7 +162,7 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Exits, switch: Switch) ->
         block = model.get_submodule(place.block.path)
         if not place.block.exit:
             block.add_module("exit", _classifier(model, place, anatomy, config))
-        ExitPoint.make_(block, switch, number, config.equilibrium)
+        ExitPoint.make_(block, switch, number, brought=bool(place.block.exit), equilibrium=config.equilibrium)
         LateReset.make_(block.get_submodule("exit"), switch)
     if config.collaboration != "none":
         paths = [*(f"{place.block.path}.exit.linear" for place in found), anatomy.head]
@@ -188,12 +188,14 @@ class Ending:
         classifiers: theirs.
         last: the exit at which every pass will end.
         is_own: whether that is the network's own end.
+        brought: whether the network brought its exits.
     """
 
     blocks: tuple[nn.Module, ...]
     classifiers: tuple[nn.Module, ...]
     last: int
     is_own: bool
+    brought: bool
 
 
 def unmake_(model: nn.Module, anatomy: Anatomy, config: Exits, subnet: SubNet, skipped: Collection[str]) -> Ending:
@@ -219,7 +221,7 @@ def unmake_(model: nn.Module, anatomy: Anatomy, config: Exits, subnet: SubNet, s
         if number in needed:
             blocks.append(model.get_submodule(_runs_last(anatomy, place, skipped)))
             classifiers.append(classifier)
-    return Ending(tuple(blocks), tuple(classifiers), last, last > len(found))
+    return Ending(tuple(blocks), tuple(classifiers), last, last > len(found), bool(found[0].block.exit))
 
 
 def remove_(model: nn.Module, anatomy: Anatomy, config: Exits) -> None:
@@ -270,7 +272,7 @@ def bake_(model: nn.Module, config: Exits, ending: Ending) -> nn.Module:
     switch = Switch(SubNetSpace(exit_stages=(1,) * ending.last), chained=True) if chained else None
     for number, block, classifier in points:
         block.add_module("exit", classifier)
-        ExitPoint.make_(block, switch, number)
+        ExitPoint.make_(block, switch, number, brought=ending.brought)
     for module in model.modules():
         if isinstance(module, Collaborating) and switch is not None:
             module._pliant_switch = switch
@@ -289,8 +291,10 @@ def _cut_behind(model: nn.Module, path: str) -> None:
         parent = model.get_submodule(parent_path)
         names = list(parent._modules)
         for behind in names[names.index(name) + 1 :]:
+            part = parent._modules[behind]
             if isinstance(parent, nn.Sequential | nn.ModuleList):
                 del parent._modules[behind]
-            elif parent._modules[behind] is not None:
+            elif part is not None and next(part.parameters(), None) is not None:
+                # What has no weights stays: it costs nothing, and rotary positions of transformers run first.
                 parent._modules[behind] = Removed()
         path = parent_path
