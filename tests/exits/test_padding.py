@@ -14,7 +14,12 @@ from pliant.core.inputs import logits_of
 
 VOCABULARY, PADDING = 50, 6
 SIZE: dict[str, Any] = {"vocab_size": VOCABULARY, "num_labels": 3, "pad_token_id": 0}
-BERT: dict[str, Any] = SIZE | {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}
+BERT: dict[str, Any] = SIZE | {
+    "hidden_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
 FAMILIES = {
     "bert": lambda: transformers.BertForSequenceClassification(transformers.BertConfig(**BERT)),
     "distilbert": lambda: transformers.DistilBertForSequenceClassification(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pliant.core.anatomy import Block, Stage
 from pliant.core.surgery import identity_for, remove_child, replace, shared_copy
-from pliant.readers.tracing import arguments_of, tensors_in
+from pliant.readers.tracing import fresh_arguments, tensors_in
 
 __all__ = ["tried"]
 
@@ -60,7 +60,7 @@ def _without(
     copy = shared_copy(model)
     for block in reversed(blocks):
         take_out(copy, block)
-    args, kwargs = arguments_of(example)
+    args, kwargs = fresh_arguments(example)
     try:
         return tensors_in(copy(*args, **kwargs))
     except Exception:
