@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.core.anatomy import Anatomy, ChannelGroup, Cut
-from pliant.core.inputs import InputSpec
+from pliant.core.inputs import InputSpec, input_spec
 from pliant.core.weightless import without_values
 from pliant.readers.channels.following import Followed, example_of, follow, layers_running, run
 from pliant.readers.channels.labels import Dimension, Label, Reason, Shape, fix, leaves, product, unite
@@ -17,7 +17,7 @@ from pliant.readers.channels.numbers import agreements_of, numbers_of
 __all__ = ["channel_groups"]
 
 
-def channel_groups(model: nn.Module, anatomy: Anatomy, inputs: InputSpec) -> tuple[ChannelGroup, ...]:
+def channel_groups(model: nn.Module, anatomy: Anatomy, inputs: int | InputSpec) -> tuple[ChannelGroup, ...]:
     """Return the groups of channels that can be cut, in order of execution; each is cut as a whole.
 
     A copy of the network runs once without values, and every operator says what becomes of the channels that go into
@@ -27,12 +27,13 @@ def channel_groups(model: nn.Module, anatomy: Anatomy, inputs: InputSpec) -> tup
     Args:
         model: a network that is not adapted.
         anatomy: what a reader found in it.
-        inputs: what it takes.
+        inputs: what it takes; or height and width of square images in pixels, or the number of tokens.
 
     Raises:
         ValueError: the channels that a stage ends in cannot be cut, and why; or the network does not run without
             values, or does not run with fewer channels.
     """
+    inputs = input_spec(model, inputs) if isinstance(inputs, int) else inputs
     network = without_values(model)
     try:
         followed = follow(network, anatomy, inputs)
