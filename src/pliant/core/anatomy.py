@@ -121,6 +121,8 @@ class Anatomy:
         traced: it was read from an example, so that the model alone does not tell it again.
         channels: groups of channels; empty where nobody asked for them.
         widths: the widths that the network brings, see `SubNetSpace.widths`; empty where it has none.
+        answers_by: for what the classifier answers: `input`, once for each; `token`, once for each position of the
+            blocks' outputs; or in a word what else, such as `span`.
     """
 
     family: str
@@ -131,6 +133,7 @@ class Anatomy:
     traced: bool = False
     channels: tuple[ChannelGroup, ...] = ()
     widths: tuple[tuple[float, ...], ...] = ()
+    answers_by: str = "input"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists, texts and numbers; `from_dict` reads them."""

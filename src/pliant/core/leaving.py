@@ -98,7 +98,7 @@ class ExitPass:
             ValueError: some are left, and the blocks behind get a mask of the whole batch.
         """
         assert self.decide is not None
-        leaves = self.decide(exit_number, logits) if exit_number < self.last else torch.ones_like(logits[:, 0]) > 0
+        leaves = self.decide(exit_number, logits) if exit_number < self.last else _everybody(logits)
         if not leaves.any():
             return output
         self._keep(exit_number, leaves, logits)
@@ -119,7 +119,7 @@ class ExitPass:
         Returns:
             The logits of all inputs `[batch, classes]`, and the exit at which each left `[batch]`.
         """
-        self._keep(self.last, torch.ones_like(logits[:, 0]) > 0, logits)
+        self._keep(self.last, _everybody(logits), logits)
         return self.answers()
 
     def answers(self) -> tuple[Tensor, Tensor]:
@@ -136,3 +136,7 @@ class ExitPass:
         self._answers[rows] = logits[leaves]
         self.exits[rows] = exit_number
         self._inside = self._inside[~leaves]
+
+
+def _everybody(logits: Tensor) -> Tensor:
+    return torch.ones(len(logits), dtype=torch.bool, device=logits.device)

@@ -28,13 +28,23 @@ class Classifier(nn.Module):
         num_classes: outputs.
         channel_dim: which dimension the channels are: 1 in `[B, C, H, W]`, -1 in `[B, T, C]` and `[B, H, W, C]`.
         convolutions: put two convolutions of stride 2 before the average, as MSDNet's classifiers have.
+        by_token: answer for every position, and not for their average.
     """
 
     width = 128  # of the convolutions, as in MSDNet for CIFAR
 
-    def __init__(self, channels: int, num_classes: int, *, channel_dim: int = 1, convolutions: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        *,
+        channel_dim: int = 1,
+        convolutions: bool = False,
+        by_token: bool = False,
+    ) -> None:
         super().__init__()
         self.channel_dim = channel_dim
+        self.by_token = by_token
         self.convolutions = nn.Sequential()
         # Transformers normalise in front of a classifier, as the residual stream itself grows from block to block.
         self.norm = nn.LayerNorm(channels) if channel_dim == -1 else nn.Identity()
@@ -47,11 +57,16 @@ class Classifier(nn.Module):
         self.linear = nn.Linear(channels, num_classes)
 
     def features(self, x: Tensor, mask: Mask | None = None) -> Tensor:
-        """Map the output of a block to `[B, C]`, averaged over all positions that `mask` does not call padding."""
+        """Map the output of a block to `[B, C]`, averaged over all positions that `mask` does not call padding.
+
+        By token there is no average: `[B, T, C]`.
+        """
+        if self.by_token:
+            return self.norm(x).movedim(self.channel_dim, -1)
         return averaged(self.norm(self.convolutions(x)), self.channel_dim, mask)
 
     def forward(self, x: Tensor, mask: Mask | None = None) -> Tensor:
-        """Map the output of a block to logits `[B, N]`."""
+        """Map the output of a block to logits `[B, N]`, by token `[B, T, N]`."""
         return self.linear(self.features(x, mask))
 
 

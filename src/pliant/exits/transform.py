@@ -55,6 +55,11 @@ def places(anatomy: Anatomy, config: Exits) -> tuple[Place, ...]:
         ValueError: a place that the network does not have or that is its own end, a network without a classifier,
             or one that brings its exits although `at` is given.
     """
+    if anatomy.answers_by not in ("input", "token"):
+        raise ValueError(
+            f"adapt_: got pliant.Exits, but the head of this {anatomy.family} answers by {anatomy.answers_by}; exits "
+            "are for heads that answer once for each input or token"
+        )
     if not anatomy.num_classes:
         raise ValueError(f"exits need classes, and this {anatomy.family} has no classifier")
     every = [
@@ -142,6 +147,8 @@ def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Exits) -> None:
         raise ValueError(
             f"this {anatomy.family} answers for every token; exits are for networks with one answer an input"
         )
+    if anatomy.answers_by == "token":
+        _refuse_unfit_tokens(anatomy, config)
     head = model.get_submodule(anatomy.head)
     if config.collaboration != "none" and not isinstance(head, nn.Linear):
         raise ValueError(
@@ -153,6 +160,17 @@ def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Exits) -> None:
             raise ValueError(
                 f"Exits.classifier: 'convolutions' needs feature maps, which this {anatomy.family} has not"
             )
+
+
+def _refuse_unfit_tokens(anatomy: Anatomy, config: Exits) -> None:
+    if not anatomy.columnar and len(anatomy.stages) > 1:
+        raise ValueError(
+            f"adapt_: got pliant.Exits, but the head of this {anatomy.family} answers by token, and its stages may "
+            "differ in their number of tokens; exits by token are for one column of equal blocks"
+        )
+    for name, value in (("classifier", config.classifier), ("collaboration", config.collaboration)):
+        if value in ("convolutions", "concatenate"):
+            raise ValueError(f"Exits.{name}: got {value!r}, which is not for heads that answer by token")
 
 
 def adapt_(model: nn.Module, anatomy: Anatomy, config: Exits, switch: Switch) -> None:
@@ -174,7 +192,13 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Exits, switch: Switch) ->
 
 def _classifier(model: nn.Module, place: Place, anatomy: Anatomy, config: Exits) -> Classifier:
     convolutions = config.classifier == "convolutions"
-    made = Classifier(place.channels, anatomy.num_classes, channel_dim=place.channel_dim, convolutions=convolutions)
+    made = Classifier(
+        place.channels,
+        anatomy.num_classes,
+        channel_dim=place.channel_dim,
+        convolutions=convolutions,
+        by_token=anatomy.answers_by == "token",
+    )
     parameter = next(model.parameters())
     return made.to(parameter.device, parameter.dtype).train(model.training)
 
