@@ -198,3 +198,16 @@ def test_a_batch_with_a_mask_does_not_shrink():
     logits, places = model.leave_early(ids, attention_mask=mask, decide=lambda number, logits: logits[:, 0] == number)
     assert places.tolist() == [4, 4]
     close(logits, model(ids, attention_mask=mask))
+
+
+@torch.no_grad()
+def test_a_batch_with_a_mask_without_padding_shrinks():
+    model = adapted("bert", pliant.Exits())
+    mask = torch.ones_like(text())
+    first = torch.tensor([True, False])
+    logits, places = model.leave_early(
+        text(), attention_mask=mask, decide=lambda number, logits: first[: len(logits)] & (number == 1)
+    )
+    assert places.tolist() == [1, 4]
+    close(logits[:1], model(text(), subnet="exit=1")[:1])
+    close(logits[1:], logits_of(model(text()))[1:])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pliant.core.stream import Mask, rows_of
+from pliant.core.stream import Mask, has_padding, rows_of
 
 __all__ = ["Decide", "ExitPass", "Left"]
 
@@ -95,7 +95,7 @@ class ExitPass:
 
         Raises:
             Left: nobody is left.
-            ValueError: some are left, and the blocks behind get a mask of the whole batch.
+            ValueError: some are left, and the blocks behind get a mask of the whole batch, in which there is padding.
         """
         assert self.decide is not None
         leaves = self.decide(exit_number, logits) if exit_number < self.last else _everybody(logits)
@@ -105,11 +105,12 @@ class ExitPass:
         stays = (~leaves).nonzero().flatten()
         if not len(stays):
             raise Left
-        if self.mask is not None:
+        if self.mask is not None and has_padding(self.mask):
             raise ValueError(
                 f"{self.mask[0]}: {len(stays)} of {len(leaves)} inputs go on behind exit {exit_number}, with the mask "
                 "of all; run one input at a time, or texts of one length without a mask"
             )
+        self.mask = None  # nothing is padding
         self.logits = {number: rows[stays] for number, rows in self.logits.items()}
         return rows_of(output, stays)
 

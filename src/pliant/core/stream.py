@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Mask", "averaged", "mask_arguments", "mask_in", "rows_of", "stream_of"]
+__all__ = ["Mask", "averaged", "has_padding", "mask_arguments", "mask_in", "rows_of", "stream_of"]
 
 Mask = tuple[str, Any]
 """The name and the value of an argument that says which positions of a text are padding."""
@@ -55,6 +55,12 @@ def mask_in(arguments: Mapping[str, int], args: Sequence[Any], kwargs: Mapping[s
     return None
 
 
+def has_padding(mask: Mask) -> bool:
+    """Whether a mask calls any position padding."""
+    name, value = mask
+    return not isinstance(value, Tensor) or not bool((value != 0 if _COUNTS[name] else value == 0).all())
+
+
 def averaged(stream: Tensor | list[Tensor], channel_dim: int, mask: Mask | None = None) -> Tensor:
     """Average a stream over its positions, `[batch, channels]`; of many scales, the last and coarsest.
 
@@ -95,7 +101,7 @@ def _counting(mask: Mask, positions: Sequence[int]) -> Tensor | None:
     counts = value != 0 if _COUNTS[name] else value == 0
     if [*value.shape[1:]] == [*positions]:
         return counts
-    if bool(counts.all()):
+    if not has_padding(mask):
         return None
     raise ValueError(
         f"{name}: got {list(value.shape)} with padding, expected {positions} positions as of the features that exits "
