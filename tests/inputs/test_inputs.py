@@ -233,3 +233,10 @@ def test_channels_are_followed_without_the_values_of_a_mask(form):
     model = pliant.adapt_(bert.eval(), pliant.Width(choices=(0.5, 1.0)), example=example)
     small, large = pliant.measure(model, latency=False, memory=False, energy=False).rows
     assert small["gmacs"] < 0.7 * large["gmacs"]
+
+
+def test_a_policy_answers_one_tensor_alone():
+    model = adapted("dictionary", pliant.Exits())
+    policy = pliant.ConfidencePolicy(subnets=("exit=1", "exit=2"), thresholds=(0.4, float("-inf")), num_classes=3)
+    with pytest.raises(ValueError, match="predict: got a batch that is a dict, expected"):
+        pliant.predict(model, example_of("dictionary"), policy)
