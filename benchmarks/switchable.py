@@ -80,7 +80,7 @@ def ends_of(model: AdaptiveModule) -> dict[str, str]:
 
 def largest_differences(model: AdaptiveModule, net: pliant.runtime.ExportedFile) -> float:
     """Run all sub-networks of a switchable file, and return how far the worst is from eager PyTorch."""
-    inputs = InputSpec((3, IMAGE_SIZE, IMAGE_SIZE))
+    inputs = InputSpec.of((3, IMAGE_SIZE, IMAGE_SIZE))
     assert model(inputs.random(1)).std() > 0.01, "answers too small to compare"
     return max(largest_difference(partial(model, subnet=one), runs(net, one), inputs, (1,)) for one in net.subnets)
 

@@ -14,7 +14,8 @@ from pliant.core.adaptive import Adaptation, AdaptiveModule, StageEnd
 from pliant.core.anatomy import Anatomy, stated_anatomy, states_anatomy
 from pliant.core.belonging import followers_of
 from pliant.core.config import Config
-from pliant.core.inputs import spec_of_example
+from pliant.core.inputs import InputSpec, input_spec, spec_of_example
+from pliant.core.stream import mask_arguments
 from pliant.core.subnet import SubNetSpace
 from pliant.core.surgery import merged, names_of, refuse_fixed, refuse_replaced_forwards, refuse_unfit
 from pliant.core.switch import Switch
@@ -45,8 +46,8 @@ def adapt_(model: ModelT, *configs: Config, example: Any = None) -> ModelT:
             other together with an example.
         *configs: one for each way of being adaptive, such as `pliant.Depth()`.
         example: one input of the model: a tensor, a tuple of arguments or a dictionary of keyword arguments. A
-            model that no reader knows is run on it once, to find its residual blocks. For widths it says for which
-            size of images the model was made, where the model does not.
+            model that no reader knows is run on it once, to find its residual blocks. What the model takes is like it
+            from then on: `measure`, `describe`, `export` and `save` make such inputs, and a saved model remembers it.
 
     Returns:
         The same model.
@@ -103,9 +104,11 @@ def adapt_as_(
         refuse_replaced_forwards(model, "adapt_", "may run the modules of this model in place of those of a copy")
     if wanted.width and not anatomy.channels:
         usual = size or usual_image_size(model) or UNKNOWN_SIZE
-        anatomy = dataclasses.replace(anatomy, channels=readers.channel_groups(model, anatomy, usual))
+        channels = readers.channel_groups(model, anatomy, _valueless(example, model) or input_spec(model, usual))
+        anatomy = dataclasses.replace(anatomy, channels=channels)
     if wanted.depth:
         anatomy = depth.grouped(anatomy, wanted.depth)
+    masks = mask_arguments(model)
     # Everything that can be refused is refused before the first change.
     switch = Switch(_space(anatomy, wanted), chained=bool(wanted.exits and wanted.exits.collaboration != "none"))
     ends = [stage.blocks[-1].path for stage in anatomy.stages]
@@ -130,8 +133,18 @@ def adapt_as_(
         StageEnd.make_(model.get_submodule(end), switch, stage.channel_dim)
     if wanted.exits:
         exits.adapt_(model, anatomy, wanted.exits, switch)
-    AdaptiveModule.make_(model, Adaptation(anatomy, configs, switch, example, followers_of(model), size))
+    AdaptiveModule.make_(model, Adaptation(anatomy, configs, switch, example, followers_of(model), size, masks))
     return model
+
+
+def _valueless(example: Any, model: nn.Module) -> InputSpec | None:
+    """Return what a model takes in a pass without values: no padding mask, whose values it would read."""
+    masks = mask_arguments(model)
+    if isinstance(example, dict):
+        return InputSpec({name: part for name, part in example.items() if name not in masks})
+    if isinstance(example, tuple):
+        return InputSpec(tuple(None if place in masks.values() else part for place, part in enumerate(example)))
+    return None if example is None else InputSpec(example)
 
 
 def _space(anatomy: Anatomy, wanted: Axes) -> SubNetSpace:

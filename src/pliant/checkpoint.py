@@ -29,6 +29,7 @@ from pliant.core.anatomy import Anatomy
 from pliant.core.config import Config
 from pliant.core.errors import first_line
 from pliant.core.files import write_atomically
+from pliant.core.inputs import InputSpec, spec_of_example
 from pliant.core.modes import seeded
 from pliant.core.surgery import own_forward
 from pliant.core.weightless import weightless
@@ -50,7 +51,16 @@ from pliant.own import is_own
 from pliant.proof import Unproven, difference
 from pliant.repository import fetch, is_repository
 
-__all__ = ["CheckpointError", "DifferentNetworkError", "is_saved", "load", "read_info", "save", "verify_saving"]
+__all__ = [
+    "CheckpointError",
+    "DifferentNetworkError",
+    "example_of",
+    "is_saved",
+    "load",
+    "read_info",
+    "save",
+    "verify_saving",
+]
 
 FORMAT = 1
 # Longer descriptions of a network are not repeated in a message.
@@ -95,7 +105,7 @@ def save(
         verify: whether to prove it, which takes two passes of each of two sub-networks; the memory of the weights is
             shared. A network that takes an input that cannot be made is saved with a warning.
         example: one input of the model to compare with, as for `adapt_`; none = one is made, like the one that it was
-            adapted with, or by its first layers.
+            adapted with, or by its first layers. The card says what such inputs are, so that they can be made again.
 
     Returns:
         The directory.
@@ -111,7 +121,7 @@ def save(
     with own_forward(model):
         if isinstance(model, AdaptiveModule):
             to_make_plain(model, "save")
-        card = _card(model, only, adapted_with, anatomy, source, info)
+        card = _card(model, only, adapted_with, anatomy, source, info, example)
         card["verified"] = verify and _verified(model, card, found=source is None, example=example)
     tensors = _stored_once(model)
     try:
@@ -158,7 +168,7 @@ def verify_saving(
     refuse_wrapped(model, "save")
     with own_forward(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # `save` says it
-        card = _card(model, only, adapted_with, anatomy, source, info)
+        card = _card(model, only, adapted_with, anatomy, source, info, example)
         _verified(model, card, found=source is None, example=example)
 
 
@@ -169,6 +179,7 @@ def _card(
     anatomy: Anatomy | None,
     source: ModelSource | None,
     info: Mapping[str, Any] | None,
+    example: Any,
 ) -> dict[str, Any]:
     """What `load` needs besides weights, as it will be read from the file."""
     configs = model.configs if isinstance(model, AdaptiveModule) else adapted_with or ()
@@ -193,14 +204,40 @@ def _card(
     }
     if anatomy is not None and anatomy.traced:
         card["anatomy"] = anatomy.to_dict()
-    if isinstance(model, AdaptiveModule) and model._pliant_adaptation.size is not None:
-        card["example_size"] = model._pliant_adaptation.size
+    card |= _example_in(model, example)
     if dtypes := unsaved_dtypes(model):
         card["buffer_dtypes"] = dtypes
     try:
         return json.loads(json.dumps(card))
     except TypeError as error:
         raise ValueError(f"save: source= or info= holds something that does not fit into JSON ({error})") from None
+
+
+def _example_in(model: nn.Module, example: Any) -> dict[str, Any]:
+    """What a card says of the inputs of a network: like the example that it was adapted with, or the one for `save`."""
+    if isinstance(model, AdaptiveModule) and model.example_spec is not None:
+        known = InputSpec(model.example_spec)
+    elif example is not None:
+        known = InputSpec(spec_of_example(example))
+    else:
+        size = model._pliant_adaptation.size if isinstance(model, AdaptiveModule) else None
+        return {} if size is None else {"example_size": size}  # of a file that was written before there were examples
+    try:
+        return {"example": known.to_dict()}
+    except TypeError:  # an argument that no file can hold: whoever loads the network has to say it again
+        return {}
+
+
+def example_of(card: Mapping[str, Any]) -> InputSpec | None:
+    """Return what a saved network takes, where its card says it.
+
+    Raises:
+        CheckpointError: the card is corrupt.
+    """
+    try:
+        return InputSpec.from_dict(card["example"]) if "example" in card else None
+    except ValueError as error:
+        raise CheckpointError(f"{CARD} is corrupt: {error}") from None
 
 
 def _verified(model: nn.Module, card: Mapping[str, Any], *, found: bool, example: Any) -> bool:
@@ -383,7 +420,9 @@ def _build(where: str, card: Mapping[str, Any], given: str | ModelSource | nn.Mo
     if configs:
         try:
             anatomy = Anatomy.from_dict(card["anatomy"]) if "anatomy" in card else readers.read(model)
-            model = adapt_as_(model, anatomy, *configs, size=_size_in(card))
+            known = example_of(card)
+            example = None if known is None else known.example
+            model = adapt_as_(model, anatomy, *configs, size=_size_in(card), example=example)
         except AttributeError as error:  # as torch says that a module is not there
             name = card["model"]["name"] if card["model"] else type(model).__name__
             raise CheckpointError(f"{where} does not fit {name}: {error}") from None
@@ -392,7 +431,8 @@ def _build(where: str, card: Mapping[str, Any], given: str | ModelSource | nn.Mo
 
 def _size_in(card: Mapping[str, Any]) -> int | None:
     """Return the size of the inputs of a network, where its card says it."""
-    return card["info"].get("image_size") or card.get("example_size")
+    known = example_of(card)
+    return card["info"].get("image_size") or (card.get("example_size") if known is None else known.size)
 
 
 def _fit(

@@ -22,10 +22,10 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from pliant.core.adaptive import AdaptiveModule
 from pliant.core.errors import first_line
-from pliant.core.inputs import InputSpec, example_from, input_spec
+from pliant.core.inputs import InputSpec, input_spec, placed
 from pliant.core.modes import undisturbed
 from pliant.core.subnet import SubNet
-from pliant.readers.tracing import arguments_of, tensors_in
+from pliant.readers.tracing import fresh_arguments, tensors_in
 
 __all__ = ["Unproven", "difference"]
 
@@ -151,8 +151,9 @@ def _meaningful(result: _Pass) -> _Pass:
 def _candidates(model: nn.Module, size: int | None) -> Iterator[Any]:
     """Inputs that the model may take, the likeliest first, always the same random numbers."""
     if isinstance(model, AdaptiveModule) and model.example_spec is not None:
-        yield example_from(model.example_spec, batch=BATCH)
-        yield example_from(model.example_spec)
+        known = InputSpec(model.example_spec)
+        for batch in (BATCH, None):
+            yield known.random(batch, torch.Generator().manual_seed(0))
     sizes = () if size is None else (size,)
     if input_spec(model, 1).vocabulary:
         yield from _texts(model, sizes)
@@ -170,7 +171,7 @@ def _texts(model: nn.Module, sizes: Sequence[int]) -> Iterator[Tensor]:
         vocabulary = min((size for size in sizes_of_tables if size > FEW_KINDS), default=min(sizes_of_tables))
         lengths = (LENGTH_ANYWHERE,)
     for length in dict.fromkeys(lengths):
-        yield InputSpec((length,), vocabulary).random(1, torch.Generator().manual_seed(0))
+        yield InputSpec.of((length,), vocabulary).random(1, torch.Generator().manual_seed(0))
 
 
 def _first_layer(model: nn.Module, sizes: Sequence[int]) -> Iterator[InputSpec]:
@@ -178,12 +179,12 @@ def _first_layer(model: nn.Module, sizes: Sequence[int]) -> Iterator[InputSpec]:
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     first: nn.Module | None = next((module for module in model.modules() if isinstance(module, kinds)), None)
     if isinstance(first, nn.Linear):
-        yield InputSpec((first.in_features,))
-        yield from (InputSpec((length, first.in_features)) for length in LENGTHS)
+        yield InputSpec.of((first.in_features,))
+        yield from (InputSpec.of((length, first.in_features)) for length in LENGTHS)
     elif isinstance(first, nn.Conv1d):
-        yield from (InputSpec((first.in_channels, length)) for length in (*sizes, *LENGTHS))
+        yield from (InputSpec.of((first.in_channels, length)) for length in (*sizes, *LENGTHS))
     elif isinstance(first, nn.Conv3d):
-        yield from (InputSpec((first.in_channels, 8, side, side)) for side in (*sizes, 112, 32, 16))
+        yield from (InputSpec.of((first.in_channels, 8, side, side)) for side in (*sizes, 112, 32, 16))
 
 
 def _dtypes(model: nn.Module) -> list[torch.dtype]:
@@ -198,15 +199,8 @@ def _device(model: nn.Module) -> torch.device:
 
 def _placed(example: Any, model: nn.Module, dtype: torch.dtype | None = None) -> Any:
     """An example on the device of the model, as `arguments_of` takes it, its floating point numbers of one type."""
-    device = _device(model)
-
-    def placed(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
-        return value.to(device, dtype if value.is_floating_point() else None)
-
-    args, kwargs = arguments_of(example)
-    return tuple(map(placed, args)) or {name: placed(value) for name, value in kwargs.items()}
+    args, kwargs = fresh_arguments(example)
+    return placed(args or kwargs, _device(model), dtype)
 
 
 def _run(network: nn.Module, given: Any, subnet: SubNet | None) -> _Pass:
@@ -217,7 +211,7 @@ def _run(network: nn.Module, given: Any, subnet: SubNet | None) -> _Pass:
         if threading.get_ident() == here:
             calls.append([_sample(tensor) for tensor in tensors_in(output)])
 
-    args, kwargs = arguments_of(given)
+    args, kwargs = fresh_arguments(given)
     # For all modules of the process, since hooks on the model's own would be seen by libraries that look for them.
     handle = register_module_forward_hook(note)
     try:

@@ -1,8 +1,10 @@
+import json
+
 import pytest
 import torch
 from torch import nn
 
-from pliant.core.inputs import example_from, input_spec, logits_of, spec_of_example
+from pliant.core.inputs import InputSpec, input_spec, logits_of, spec_of_example
 
 
 def test_the_first_layer_says_what_a_network_takes():
@@ -26,10 +28,12 @@ def test_logits_are_found_or_their_absence_is_said():
 
 def test_an_example_is_described_without_its_values_and_made_again():
     example = {"x": torch.rand(4, 3).half(), "more": (torch.tensor([[5], [9], [7], [6]]), None, torch.ones(4) > 0, 1.5)}
-    made = example_from(spec_of_example(example))
+    spec = InputSpec(spec_of_example(example))
+    made = spec.random(None, torch.Generator().manual_seed(0))
     assert made["x"].shape == (4, 3) and made["x"].dtype == torch.float16
     tokens, nothing, mask, number = made["more"]
     assert tokens.shape == (4, 1) and tokens.dtype == torch.long and 5 <= tokens.min() <= tokens.max() <= 9
     assert (nothing, number) == (None, 1.5) and mask.dtype == torch.bool and mask.all()
-    again = example_from(spec_of_example(example), batch=2)
-    assert torch.equal(again["x"], made["x"][:2]) and again["more"][0].shape == (2, 1)
+    again = spec.random(2)
+    assert again["x"].shape == (2, 3) and again["more"][0].shape == (2, 1)
+    assert InputSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec

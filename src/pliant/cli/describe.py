@@ -42,17 +42,14 @@ def describe(
     json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")] = False,
 ) -> None:
     """List the sub-networks of a model with parameters and MACs: no training, no data."""
-    from pliant.core.inputs import input_spec
     from pliant.measure.describe import describe as tabulate
 
     network = named_or_loaded(model_or_run, image_size=image_size, model=model, ema=ema, axes=axes)
-    size = network.image_size
-    table = tabulate(network.model, size, name=model_or_run, subnets=subnet)
+    table = tabulate(network.model, example=network.inputs, name=model_or_run, subnets=subnet)
     for_all = {"adapted_params_m": table.info["total_params_m"], **network.found}
     total = f"{for_all['adapted_params_m']:.2f} M parameters"
-    inputs = "tokens" if input_spec(network.model, size).vocabulary else "px images"
     count = table.info.get("num_subnets", len(table.rows))
-    title = f"{model_or_run}: {_found(network.found)}{count} sub-networks in {total}, {size} {inputs}"
+    title = f"{model_or_run}: {_found(network.found)}{count} sub-networks in {total}, {network.inputs}"
     title = "\n".join([title, *(f"  {line}" for line in table.info["stages"])])
     for_all["stages"] = table.info["stages"]
     if len(table.rows) < count:

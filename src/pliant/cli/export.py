@@ -117,6 +117,7 @@ def export(
         policy=chosen,
         switchable=(mode or Mode.fast).value if switchable else None,
         image_size=image_size,
+        example=info["example"],
         recalibrate_on=batches,
         calibrate_on=_calibration(run, data, info, image_size, int8) if int8 else None,
         tolerance=tolerance,

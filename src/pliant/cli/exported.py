@@ -34,16 +34,17 @@ def measure_exported(
     """Measure a file, write the table beside it and show it; the options are those of `measure_file`.
 
     Raises:
-        ValueError: as `measure_file` does, or no data is named.
+        ValueError: as `measure_file` does, or no data is named for a file of images.
     """
     from pliant.data import load_data
     from pliant.measure.file import measure_file
     from pliant.runtime import load
 
     info = load(path, runtime=runtime).info
-    if data is None:
+    if data is None and "image_size" in info:
         raise ValueError(f"{path} does not say what it was trained on: name the data with --data")
-    images = load_data(data, image_size=info.get("image_size"), **info.get("data_options", {}))
+    options = info.get("data_options") or {}
+    images = None if data is None else load_data(data, image_size=info.get("image_size"), **options)
     with progress_bar() as on_progress:
         table = measure_file(
             path,

@@ -184,12 +184,15 @@ def measure(
     reason = why_not(network) if recalibrate else ""
     if reason:
         note(f"--recalibrate changes nothing: {reason}.")
-    images = load_data_of(run, data, info)
+    images = _images_of(run, network, data, info)
+    if images is None and recalibrate:
+        raise ValueError("--recalibrate: it takes training images; name the data with --data")
     with progress_bar() as on_progress:
         table = measure_all(
             network,
             images,
             subnets=subnet,
+            example=info["example"] if images is None else None,
             split=split.value,
             batch_size=batch_size,
             threads=threads,
@@ -210,13 +213,28 @@ def measure(
     if "no_energy" in table.info:
         note(f"No energy: {table.info['no_energy']}.")
     fallen = _fallen(table, network, recalibrated=bool(info.get("recalibrated")))
-    if fallen:
+    if fallen and images is not None:
         note(
             f"{', '.join(fallen)}: less accurate than the trained ones by more than {_MUCH} points. They run with norm "
             f"statistics of others: try --recalibrate {min(_ENOUGH, len(images.train))}, here and with pliant export."
         )
     reported = run if run.is_dir() else path
     note(f"Written to {path}. Next: pliant pick {run} --latency-ms ..., or pliant report {reported}")
+
+
+def _images_of(run: Path, network: nn.Module, data: str | None, info: Mapping[str, Any]) -> ImageData | None:
+    """Load the images of a run; none where nobody names any, and it is known what the network takes.
+
+    Raises:
+        ValueError: nobody names any, and that is not known; or as `load_data_of`.
+    """
+    from pliant.core.taken import inputs_of
+
+    known = inputs_of(network, example=info["example"])
+    if data is None and not (run / "recipe.yaml").is_file() and known is not None:
+        note("No accuracy: no data was named with --data.")
+        return None
+    return load_data_of(run, data, info)
 
 
 def _place_(network: nn.Module, device: str, dtype: Dtype) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pliant.core.config import Config
+    from pliant.core.inputs import InputSpec
     from pliant.measure.table import Table
 
 __all__ = ["Network", "beside_table", "load_run", "named_or_loaded", "table_path", "write_table"]
@@ -23,20 +24,21 @@ class Network:
 
     Attributes:
         model: adaptive, or plain if a run folder holds one sub-network.
-        image_size: pixels of a side, or tokens of a text.
+        inputs: what it takes.
         found: what a checkpoint file was found to be; empty for everything else.
     """
 
     model: nn.Module
-    image_size: int
+    inputs: InputSpec
     found: dict[str, Any] = field(default_factory=dict)
 
 
 def load_run(run: Path, model: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Load the network of a run folder and what was written down with it, such as `image_size`.
 
-    Besides there is `model`, the name it was made from, and `only`: which sub-network it is, for a network
-    that was trained on its own. A checkpoint file of other people will do too.
+    Besides there is `model`, the name it was made from, `only`: which sub-network it is, for a network
+    that was trained on its own, and `example`: what is known of its inputs. A checkpoint file of other people will do
+    too.
 
     Args:
         run: folder or file, or `hf:USER/NAME` on the Hugging Face Hub.
@@ -47,18 +49,20 @@ def load_run(run: Path, model: str | None = None) -> tuple[nn.Module, dict[str, 
     """
     import torch
 
-    from pliant.checkpoint import load, read_info
+    from pliant.checkpoint import example_of, load, read_info
     from pliant.repository import is_repository
 
     if run.is_file():
         network = _recognised(run, model, None)
-        return network.model, {"image_size": network.image_size, "model": network.found["model"], "only": None}
+        known = {"image_size": network.inputs.size, "model": network.found["model"]}
+        return network.model, known | {"only": None, "example": None}
     if not run.is_dir() and not is_repository(run):
         raise FileNotFoundError(f"{run}: no such run folder; train one with `pliant train --recipe ... --out {run}`")
     card = read_info(run)
     name = card["model"]["name"] if card["model"] else model
     # In float32, as the files that are measured and written.
-    return load(run, model=model, dtype=torch.float32), card["info"] | {"model": name, "only": card["only"]}
+    known = card["info"] | {"model": name, "only": card["only"], "example": example_of(card)}
+    return load(run, model=model, dtype=torch.float32), known
 
 
 def table_path(run: Path) -> Path:
@@ -109,7 +113,7 @@ def named_or_loaded(
 
     Args:
         model_or_run: folder, repository, file or name.
-        image_size: pixels of a side, or tokens of a text; none = what the model is made for.
+        image_size: pixels of a side, or tokens of a text; none = what the model was adapted with or is made for.
         model: of a file, which network it is; none = find out. Of a run of one's own network, its name.
         ema: of a file, whether to take the averaged weights; none = where there are any.
         axes: in which ways a network that is none yet becomes adaptive, such as `width+depth`; none = as is usual.
@@ -117,9 +121,10 @@ def named_or_loaded(
     Raises:
         ValueError: neither a folder or file nor the name of a model that can be adapted.
     """
+    import torch
+
     from pliant.adapt import adapt_, usual_config
     from pliant.axes import Axes
-    from pliant.core.inputs import example_input
     from pliant.create import create_model
     from pliant.repository import is_repository
 
@@ -134,15 +139,15 @@ def named_or_loaded(
         if configs:
             raise ValueError(f"--axes: got {axes!r}, but {model_or_run} is a run, whose network is adapted")
         loaded, info = load_run(path, model)
-        return Network(loaded, _image_size(loaded, image_size or info.get("image_size")))
+        return Network(loaded, _inputs_of(loaded, image_size, info["example"], info.get("image_size")))
     if ":" not in model_or_run:
         raise ValueError(
             f"{model_or_run}: neither a run folder nor a model such as torchvision:resnet50, nor a checkpoint file"
         )
     created = create_model(model_or_run)
-    size = _image_size(created, image_size)
+    inputs = _inputs_of(created, image_size)
     configs = configs or (usual_config(created),)
-    return Network(adapt_(created, *configs, example=example_input(created, size)), size)
+    return Network(adapt_(created, *configs, example=inputs.random(1, torch.Generator().manual_seed(0))), inputs)
 
 
 def _recognised(
@@ -165,16 +170,19 @@ def _recognised(
     if not foreign.configs:
         model = adapt_(model, *(configs or (usual_config(model),)))
     return Network(
-        model, _image_size(model, image_size), {key: value for key, value in found.items() if value is not None}
+        model, _inputs_of(model, image_size), {key: value for key, value in found.items() if value is not None}
     )
 
 
-def _image_size(model: nn.Module, said: int | None) -> int:
+def _inputs_of(
+    model: nn.Module, said: int | None, example: InputSpec | None = None, trained: int | None = None
+) -> InputSpec:
+    from pliant.core.taken import inputs_of
     from pliant.create import usual_image_size
 
-    size = usual_image_size(model) if said is None else said
-    if size is None:
+    if said is not None and said < 1:
+        raise ValueError(f"--image-size: got {said}, expected at least 1")
+    inputs = inputs_of(model, image_size=said, example=example, usual=trained or usual_image_size(model))
+    if inputs is None:
         raise ValueError(f"nobody knows what images a {type(model).__name__} takes: say it with --image-size")
-    if size < 1:
-        raise ValueError(f"--image-size: got {size}, expected at least 1")
-    return size
+    return inputs

@@ -35,7 +35,9 @@ def headline(info: Mapping[str, Any]) -> str:
     where = f"{info['device']}, {info['cpu']}, {threads} thread{'s' if threads > 1 else ''}"
     count = info.get("recalibrated_on")
     anew = f"; norm statistics of untrained ones from {count} training images" if count else ""
-    return f"{info['model']}, {info['image_size']} px, batch {info['batch_size']}, {info['dtype']}; {where}{anew}"
+    inputs = info.get("inputs", "px images")
+    inputs = f"{info['image_size']} px" if inputs.endswith("px images") else inputs
+    return f"{info['model']}, {inputs}, batch {info['batch_size']}, {info['dtype']}; {where}{anew}"
 
 
 def note(text: str) -> None:

@@ -19,6 +19,7 @@ from pliant.core.inputs import logits_of
 from pliant.core.leaving import Decide, Left
 from pliant.core.sequence import MOST_LISTED, SubNets
 from pliant.core.statistics import refuse_out_of_date
+from pliant.core.stream import Mask, mask_in
 from pliant.core.subnet import SubNet, SubNetSpace
 from pliant.core.surgery import demote, is_mixed, mix_in, mixins_of
 from pliant.core.switch import Switch
@@ -48,6 +49,7 @@ class Adaptation:
         example: what `spec_of_example` says of the example that it was adapted with; none = there was no example.
         followers: what `core.belonging.followers_of` said of the model.
         size: pixels of a side, or tokens, of the example; none = there was no example, or not one tensor.
+        masks: what `mask_arguments` said of the model: where its forward takes a padding mask.
     """
 
     anatomy: Anatomy
@@ -56,6 +58,7 @@ class Adaptation:
     example: Any = None
     followers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     size: int | None = None
+    masks: Mapping[str, int] = field(default_factory=dict)
 
 
 class AdaptiveModule(nn.Module):
@@ -157,7 +160,8 @@ class AdaptiveModule(nn.Module):
         Args:
             *args: what the model's own forward takes.
             subnet: which one, as a value or text; none = the super-net.
-            features: also return the outputs of all stages, averaged over positions.
+            features: also return the outputs of all stages, averaged over positions, but those that a mask among the
+                arguments (`attention_mask`, or PyTorch's `key_padding_mask`) calls padding.
             exits: return what every exit answers, up to the sub-network's own.
             **kwargs: what the model's own forward takes.
 
@@ -178,7 +182,9 @@ class AdaptiveModule(nn.Module):
         resets = subnet is None and self._pliant_adaptation.switch.was_reset is not None
         fills = resets and self._fills_statistics(*args, **kwargs)
         recorded: list[Tensor] | None = [] if features else None
-        with self._pliant_adaptation.switch.running(subnet, recorded, every_exit=exits or fills) as exit_pass:
+        mask = self._mask_in(args, kwargs)
+        every_exit = exits or fills
+        with self._pliant_adaptation.switch.running(subnet, recorded, every_exit=every_exit, mask=mask) as exit_pass:
             answer = None
             try:
                 output = super().forward(*args, **kwargs)
@@ -193,6 +199,9 @@ class AdaptiveModule(nn.Module):
                 raise ValueError(f"exits: this {type(self).__name__} has one classifier; adapt it with pliant.Exits()")
             output = exit_pass.all_answers(logits_of(output))
         return (output, recorded) if features else output
+
+    def _mask_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mask | None:
+        return mask_in(self._pliant_adaptation.masks, args, kwargs)
 
     def _fills_statistics(self, *args: Any, **kwargs: Any) -> bool:
         """Run the other sub-networks that have norms of their own, if all norms average what comes by.
@@ -249,10 +258,12 @@ class AdaptiveModule(nn.Module):
             Logits `[batch, classes]`, and the exit at which each input left, `[batch]`.
 
         Raises:
-            ValueError: the model has no such sub-network, or no exits, or a part that follows no sub-network.
+            ValueError: the model has no such sub-network, or no exits, or a part that follows no sub-network; or some
+                inputs of a batch with a padding mask leave, and others do not.
         """
         self._look_again("leave_early")
-        with self._pliant_adaptation.switch.running(subnet, decide=decide, decides_at=at) as exit_pass:
+        mask = self._mask_in(args, kwargs)
+        with self._pliant_adaptation.switch.running(subnet, decide=decide, decides_at=at, mask=mask) as exit_pass:
             if exit_pass is None:
                 kind = type(self).__name__
                 raise ValueError(f"leave_early: this {kind} has one classifier; adapt it with pliant.Exits()")

@@ -122,6 +122,8 @@ class Anatomy:
         channels: groups of channels; empty where nobody asked for them.
         widths: the widths that the network brings, see `SubNetSpace.widths`; empty where it has none.
         dropout: paths of the dropouts that, in a network of several widths, act in the largest alone.
+        answers_by: for what the classifier answers: `input`, once for each; `token`, once for each position of the
+            blocks' outputs; or in a word what else, such as `span`.
     """
 
     family: str
@@ -133,6 +135,7 @@ class Anatomy:
     channels: tuple[ChannelGroup, ...] = ()
     widths: tuple[tuple[float, ...], ...] = ()
     dropout: tuple[str, ...] = ()
+    answers_by: str = "input"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists, texts and numbers; `from_dict` reads them."""

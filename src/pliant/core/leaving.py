@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pliant.core.stream import rows_of
+from pliant.core.stream import Mask, has_padding, rows_of
 
 __all__ = ["Decide", "ExitPass", "Left"]
 
@@ -34,14 +34,22 @@ class ExitPass:
         logits: what the exits answered, by their number.
         decide: which inputs leave at an exit; none = all stay until the last.
         decides_at: the exits at which inputs may leave; none = all.
+        mask: which positions of the inputs are padding; none = all count.
         exits: where decisions are made, the exit at which each input left, `[batch]`; 0 = not yet.
     """
 
     def __init__(
-        self, last: int, *, every: bool, decide: Decide | None = None, decides_at: Collection[int] | None = None
+        self,
+        last: int,
+        *,
+        every: bool,
+        decide: Decide | None = None,
+        decides_at: Collection[int] | None = None,
+        mask: Mask | None = None,
     ) -> None:
         self.last = last
         self.every = every
+        self.mask = mask
         self.learns = torch.is_grad_enabled()
         self.logits: dict[int, Tensor] = {}
         self._waiting: list[tuple[int, Callable[[], Tensor]]] = []
@@ -87,15 +95,22 @@ class ExitPass:
 
         Raises:
             Left: nobody is left.
+            ValueError: some are left, and the blocks behind get a mask of the whole batch, in which there is padding.
         """
         assert self.decide is not None
-        leaves = self.decide(exit_number, logits) if exit_number < self.last else torch.ones_like(logits[:, 0]) > 0
+        leaves = self.decide(exit_number, logits) if exit_number < self.last else _everybody(logits)
         if not leaves.any():
             return output
         self._keep(exit_number, leaves, logits)
         stays = (~leaves).nonzero().flatten()
         if not len(stays):
             raise Left
+        if self.mask is not None and has_padding(self.mask):
+            raise ValueError(
+                f"{self.mask[0]}: {len(stays)} of {len(leaves)} inputs go on behind exit {exit_number}, with the mask "
+                "of all; run one input at a time, or texts of one length without a mask"
+            )
+        self.mask = None  # nothing is padding
         self.logits = {number: rows[stays] for number, rows in self.logits.items()}
         return rows_of(output, stays)
 
@@ -105,7 +120,7 @@ class ExitPass:
         Returns:
             The logits of all inputs `[batch, classes]`, and the exit at which each left `[batch]`.
         """
-        self._keep(self.last, torch.ones_like(logits[:, 0]) > 0, logits)
+        self._keep(self.last, _everybody(logits), logits)
         return self.answers()
 
     def answers(self) -> tuple[Tensor, Tensor]:
@@ -122,3 +137,7 @@ class ExitPass:
         self._answers[rows] = logits[leaves]
         self.exits[rows] = exit_number
         self._inside = self._inside[~leaves]
+
+
+def _everybody(logits: Tensor) -> Tensor:
+    return torch.ones(len(logits), dtype=torch.bool, device=logits.device)

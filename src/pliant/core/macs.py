@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from pliant.core.inputs import example_input, input_spec
+from pliant.core.errors import first_line
+from pliant.core.inputs import InputSpec, arguments_of, input_spec, placed, run_on
 
 __all__ = ["count_gmacs", "count_macs", "count_params_m"]
 
@@ -24,29 +25,28 @@ Shape = Sequence[int]
 _aten = torch.ops.aten
 
 
-def count_gmacs(network: nn.Module, image_size: int) -> float:
-    """Count the multiply-accumulates of one square image, or of one text, in 10^9.
+def count_gmacs(network: nn.Module, inputs: int | InputSpec) -> float:
+    """Count the multiply-accumulates of one input, in 10^9.
 
     The network is run on PyTorch's meta device, which computes shapes and no values: a large network costs
     milliseconds and no memory. One that cannot run there (its path depends on values) is run as it is.
 
     Args:
         network: a plain network, in eval mode.
-        image_size: height and width in pixels; of a network for text, the number of tokens.
+        inputs: what it takes; or height and width of square images in pixels, of a network for text the number of
+            tokens.
 
     Raises:
-        ValueError: the image size is not a positive whole number, or the network has no parameters.
+        ValueError: the image size is not a positive whole number, or the network does not take such inputs.
     """
-    if not isinstance(image_size, int) or isinstance(image_size, bool) or image_size < 1:
-        raise ValueError(f"image_size={image_size!r}: allowed are whole numbers from 1 on")
+    if not isinstance(inputs, InputSpec):
+        if not isinstance(inputs, int) or isinstance(inputs, bool) or inputs < 1:
+            raise ValueError(f"image_size={inputs!r}: allowed are whole numbers from 1 on")
+        inputs = input_spec(network, inputs)
     try:
-        macs = count_macs(lambda: _run_on_meta(network, image_size))
-    except (NotImplementedError, RuntimeError):
-        parameter = next(network.parameters())
-        example = example_input(network, image_size).to(parameter.device)
-        example = example.to(parameter.dtype) if example.is_floating_point() else example
-        macs = count_macs(lambda: network(example))
-    return macs / 1e9
+        return count_macs(lambda: _run_on_meta(network, inputs)) / 1e9
+    except Exception:  # its path depends on values, or it does not take such inputs
+        return count_macs(lambda: _run_as_it_is(network, inputs)) / 1e9
 
 
 def count_macs(run: Callable[[], object]) -> int:
@@ -62,13 +62,27 @@ def count_params_m(network: nn.Module) -> float:
     return sum(parameter.numel() for parameter in network.parameters()) / 1e6
 
 
-def _run_on_meta(network: nn.Module, image_size: int) -> None:
+def _run_on_meta(network: nn.Module, inputs: InputSpec) -> None:
     """Run `network` over stand-ins that have a shape and no memory; it stays as it is itself."""
     tensors = chain(network.named_parameters(), network.named_buffers())
     stand_ins: dict[str, Tensor] = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     dtype = next(network.parameters()).dtype
-    example = input_spec(network, image_size).empty(1, dtype=dtype, device="meta")
-    torch.func.functional_call(network, stand_ins, (example,))
+    args, kwargs = arguments_of(inputs.empty(1, dtype=dtype, device="meta"))
+    torch.func.functional_call(network, stand_ins, args, kwargs)
+
+
+def _run_as_it_is(network: nn.Module, inputs: InputSpec) -> None:
+    parameter = next(network.parameters())
+    example = placed(inputs.random(1, torch.Generator().manual_seed(0)), parameter.device, parameter.dtype)
+    try:
+        run_on(network, example)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever it is, it does not take this
+        raise ValueError(
+            f"image_size, example: this {type(network).__name__} does not take {inputs} ({type(error).__name__}: "
+            f"{first_line(error)}); pass another image_size=, or example=, one input"
+        ) from error
 
 
 def _attention_flops(query: Shape, key: Shape, value: Shape, *args: Any, **kwargs: Any) -> int:

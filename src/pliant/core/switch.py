@@ -15,7 +15,7 @@ from torch._compile import _disable_dynamo
 from pliant.core.gating import GatePass
 from pliant.core.leaving import Decide, ExitPass
 from pliant.core.passes import Parts, PassLog
-from pliant.core.stream import averaged, stream_of
+from pliant.core.stream import Mask, averaged, stream_of
 from pliant.core.subnet import SubNet, SubNetSpace
 
 __all__ = ["Switch"]
@@ -48,6 +48,7 @@ class Switch:
         self._largest = _parts(space.largest)
         self._running: Parts | None = None
         self._features: list[Tensor] | None = None
+        self._mask: Mask | None = None
         self._learns = False
         self._lock = threading.RLock()  # held by the thread whose pass is running
         self._log = PassLog(self._largest)
@@ -87,7 +88,7 @@ class Switch:
         return (self._outside() if parts is None else parts) == self._largest
 
     def record(self, output: Any, channel_dim: int) -> None:
-        """Keep what the last block of a stage returned, averaged over all positions, if the pass asked for features.
+        """Keep what the last block of a stage returned, averaged over positions, if the pass asked for features.
 
         Raises:
             ValueError: the pass is to be differentiated, but not this part of it.
@@ -98,7 +99,7 @@ class Switch:
                     f"features: the output of stage {len(self._features) + 1} has no gradient, as within a checkpoint "
                     "with use_reentrant=True or torch.no_grad(); set use_reentrant=False, or leave features out"
                 )
-            self._features.append(averaged(stream_of(output), channel_dim))
+            self._features.append(averaged(stream_of(output), channel_dim, self._mask))
 
     @contextmanager
     def gating(self, *, chooses: bool = True) -> Iterator[GatePass]:
@@ -134,6 +135,7 @@ class Switch:
         every_exit: bool = False,
         decide: Decide | None = None,
         decides_at: Collection[int] | None = None,
+        mask: Mask | None = None,
     ) -> Iterator[ExitPass | None]:
         """Make `subnet` active.
 
@@ -143,6 +145,7 @@ class Switch:
             every_exit: all exits up to that of `subnet` answer.
             decide: which inputs leave at an exit.
             decides_at: the exits at which inputs may leave; none = all.
+            mask: which positions of the inputs are padding, and count in no average; none = all count.
 
         Yields:
             What happens at the exits; none where the model has no such axis.
@@ -159,19 +162,19 @@ class Switch:
                 "subnet: two threads run this model at the same time, and share the choice of the sub-network; give "
                 "each of them pliant.extract(model, subnet, share=True), which copies no weight"
             )
-        before = self._running, self._features, self._learns, self.exit_pass
+        before = self._running, self._features, self._learns, self.exit_pass, self._mask
         learns = torch.is_grad_enabled()
         noted = learns and not compiling  # a compiler settles what is computed again in advance
         try:
-            self._running, self._features, self._learns = parts, features, learns
+            self._running, self._features, self._learns, self._mask = parts, features, learns, mask
             if exit_number is not None:
                 every = every_exit or self._chained
-                self.exit_pass = ExitPass(exit_number, every=every, decide=decide, decides_at=decides_at)
+                self.exit_pass = ExitPass(exit_number, every=every, decide=decide, decides_at=decides_at, mask=mask)
             if noted:
                 self._log.note(parts)
             yield self.exit_pass
         finally:
-            self._running, self._features, self._learns, self.exit_pass = before
+            self._running, self._features, self._learns, self.exit_pass, self._mask = before
             if locked:
                 self._lock.release()
             if noted:

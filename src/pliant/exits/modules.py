@@ -5,6 +5,7 @@ Letters of shapes: B batch, C channels, N classes, H and W height and width, T t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.core.leaving import ExitPass, Left
-from pliant.core.stream import averaged, stream_of
+from pliant.core.stream import Mask, averaged, mask_arguments, mask_in, stream_of
 from pliant.core.surgery import demote, is_sharded, mix_in
 from pliant.core.switch import Switch
 
@@ -27,13 +28,23 @@ class Classifier(nn.Module):
         num_classes: outputs.
         channel_dim: which dimension the channels are: 1 in `[B, C, H, W]`, -1 in `[B, T, C]` and `[B, H, W, C]`.
         convolutions: put two convolutions of stride 2 before the average, as MSDNet's classifiers have.
+        by_token: answer for every position, and not for their average.
     """
 
     width = 128  # of the convolutions, as in MSDNet for CIFAR
 
-    def __init__(self, channels: int, num_classes: int, *, channel_dim: int = 1, convolutions: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        *,
+        channel_dim: int = 1,
+        convolutions: bool = False,
+        by_token: bool = False,
+    ) -> None:
         super().__init__()
         self.channel_dim = channel_dim
+        self.by_token = by_token
         self.convolutions = nn.Sequential()
         # Transformers normalise in front of a classifier, as the residual stream itself grows from block to block.
         self.norm = nn.LayerNorm(channels) if channel_dim == -1 else nn.Identity()
@@ -45,13 +56,18 @@ class Classifier(nn.Module):
                 channels = self.width
         self.linear = nn.Linear(channels, num_classes)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Map the output of a block to `[B, C]`, averaged over all positions."""
-        return averaged(self.norm(self.convolutions(x)), self.channel_dim)
+    def features(self, x: Tensor, mask: Mask | None = None) -> Tensor:
+        """Map the output of a block to `[B, C]`, averaged over all positions that `mask` does not call padding.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map the output of a block to logits `[B, N]`."""
-        return self.linear(self.features(x))
+        By token there is no average: `[B, T, C]`.
+        """
+        if self.by_token:
+            return self.norm(x).movedim(self.channel_dim, -1)
+        return averaged(self.norm(self.convolutions(x)), self.channel_dim, mask)
+
+    def forward(self, x: Tensor, mask: Mask | None = None) -> Tensor:
+        """Map the output of a block to logits `[B, N]`, by token `[B, T, N]`."""
+        return self.linear(self.features(x, mask))
 
 
 class _Scaled(torch.autograd.Function):
@@ -79,16 +95,20 @@ class ExitPoint(nn.Module):
     """A block at whose end there is an exit: the child `exit`, a classifier.
 
     In a pass that ends here nothing behind this block runs. The switch is none in a network that always ends here.
+    A classifier that the network brought takes features alone; ours are told what is padding.
     """
 
     _pliant_switch: Switch | None
     _pliant_number: int
+    _pliant_brought: bool
     _pliant_equilibrium: str
 
     @staticmethod
-    def make_(block: nn.Module, switch: Switch | None, number: int, equilibrium: str = "none") -> None:
+    def make_(
+        block: nn.Module, switch: Switch | None, number: int, *, brought: bool, equilibrium: str = "none"
+    ) -> None:
         """Let `block`, which has a child `exit`, be exit `number`, in place."""
-        mix_in(block, ExitPoint, "ExitPoint", switch=switch, number=number, equilibrium=equilibrium)
+        mix_in(block, ExitPoint, "ExitPoint", switch=switch, number=number, brought=brought, equilibrium=equilibrium)
 
     @staticmethod
     def unmake_(block: nn.Module) -> None:
@@ -104,10 +124,11 @@ class ExitPoint(nn.Module):
         output = super().forward(*args, **kwargs)
         classify: Any = self._modules["exit"]
         if self._pliant_switch is None:
-            raise Left(partial(classify, stream_of(output)))
+            raise Left(partial(_answer, classify, stream_of(output), brought=self._pliant_brought))
         exit_pass = self._pliant_switch.exit_pass
         if exit_pass is None or not exit_pass.asks(self._pliant_number):
             return output
+        answer = partial(_answer, classify, mask=exit_pass.mask, brought=self._pliant_brought)
         if exit_pass.learns and not torch.is_grad_enabled():
             raise ValueError(
                 f"exit {self._pliant_number} has no gradient, as within a checkpoint with use_reentrant=True or "
@@ -116,8 +137,8 @@ class ExitPoint(nn.Module):
         stream = stream_of(output)
         if exit_pass.settles(self._pliant_number):
             if exit_pass.ends_at(self._pliant_number):
-                return self._end(exit_pass, output)
-            exit_pass.later(self._pliant_number, partial(_answer, classify, stream))
+                return self._end(exit_pass, answer, output)
+            exit_pass.later(self._pliant_number, partial(answer, stream))
             logits = exit_pass.answer_of(self._pliant_number)
             assert logits is not None
             return exit_pass.shrink(self._pliant_number, logits, output)
@@ -125,18 +146,18 @@ class ExitPoint(nn.Module):
         if self._pliant_equilibrium != "none" and torch.is_grad_enabled():
             every_scale = self._pliant_equilibrium == "all"
             scaled = _scaled(stream, 1 / (ahead + 1), every_scale=every_scale)
-            exit_pass.later(self._pliant_number, partial(_answer, classify, scaled))
+            exit_pass.later(self._pliant_number, partial(answer, scaled))
             stream = _scaled(stream, ahead / (ahead + 1), every_scale=every_scale)
             return (stream, *output[1:]) if isinstance(output, tuple) else stream
-        exit_pass.later(self._pliant_number, partial(_answer, classify, stream))
+        exit_pass.later(self._pliant_number, partial(answer, stream))
         return output
 
-    def _end(self, exit_pass: ExitPass, output: Any) -> Any:
+    def _end(self, exit_pass: ExitPass, answer: Callable[[Any], Tensor], output: Any) -> Any:
         """End the pass: at once, or where the block is sharded, behind the hooks that shard it again."""
-        number, classify = self._pliant_number, self._modules["exit"]
+        number = self._pliant_number
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
-            exit_pass.later(number, partial(_answer, classify, stream_of(output)))
+            exit_pass.later(number, partial(answer, stream_of(output)))
             raise Left(partial(exit_pass.answer_of, number))
 
         if not is_sharded(self):
@@ -150,14 +171,14 @@ class ExitPoint(nn.Module):
         return output
 
 
-def _answer(classify: Any, stream: Any) -> Tensor:
+def _answer(classify: Any, stream: Any, *, mask: Mask | None = None, brought: bool = False) -> Tensor:
     """Run a classifier outside of its block, where the block may be sharded again."""
     if not is_sharded(classify) and any(map(_is_distributed, classify.parameters())) > _is_distributed(stream):
         raise ValueError(
             "exits: the classifier of an exit is sharded together with its block, and runs outside of it; call "
             "fully_shard on the classifier, the child 'exit' of the block, first"
         )
-    return classify(stream)
+    return classify(stream) if brought or mask is None else classify(stream, mask)
 
 
 def _is_distributed(tensor: Any) -> bool:
@@ -249,17 +270,20 @@ class EarlyExit(nn.Module):
         super().__init__()
         self.network = network
         self._pliant_switch = switch
+        self._pliant_masks = mask_arguments(network)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Map what the network takes to logits `[B, N]`."""
+        mask = mask_in(self._pliant_masks, args, kwargs)
         if self._pliant_switch is None:
-            return self._leave(*args, **kwargs)
-        with self._pliant_switch.running("largest"):
-            return self._leave(*args, **kwargs)
-
-    def _leave(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return self.network(*args, **kwargs)
-        except Left as left:
-            answer = left.args[0]
-        return answer()
+            try:
+                return self.network(*args, **kwargs)
+            except Left as left:
+                answer = left.args[0]
+            return answer(mask=mask)
+        with self._pliant_switch.running("largest", mask=mask):
+            try:
+                return self.network(*args, **kwargs)
+            except Left as left:
+                answer = left.args[0]
+            return answer()

@@ -55,6 +55,11 @@ def places(anatomy: Anatomy, config: Exits) -> tuple[Place, ...]:
         ValueError: a place that the network does not have or that is its own end, a network without a classifier,
             or one that brings its exits although `at` is given.
     """
+    if anatomy.answers_by not in ("input", "token"):
+        raise ValueError(
+            f"adapt_: got pliant.Exits, but the head of this {anatomy.family} answers by {anatomy.answers_by}; exits "
+            "are for heads that answer once for each input or token"
+        )
     if not anatomy.num_classes:
         raise ValueError(f"exits need classes, and this {anatomy.family} has no classifier")
     every = [
@@ -142,6 +147,8 @@ def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Exits) -> None:
         raise ValueError(
             f"this {anatomy.family} answers for every token; exits are for networks with one answer an input"
         )
+    if anatomy.answers_by == "token":
+        _refuse_unfit_tokens(anatomy, config)
     head = model.get_submodule(anatomy.head)
     if config.collaboration != "none" and not isinstance(head, nn.Linear):
         raise ValueError(
@@ -160,6 +167,17 @@ def refuse_unfit(model: nn.Module, anatomy: Anatomy, config: Exits) -> None:
             )
 
 
+def _refuse_unfit_tokens(anatomy: Anatomy, config: Exits) -> None:
+    if not anatomy.columnar and len(anatomy.stages) > 1:
+        raise ValueError(
+            f"adapt_: got pliant.Exits, but the head of this {anatomy.family} answers by token, and its stages may "
+            "differ in their number of tokens; exits by token are for one column of equal blocks"
+        )
+    for name, value in (("classifier", config.classifier), ("collaboration", config.collaboration)):
+        if value in ("convolutions", "concatenate"):
+            raise ValueError(f"Exits.{name}: got {value!r}, which is not for heads that answer by token")
+
+
 def adapt_(model: nn.Module, anatomy: Anatomy, config: Exits, switch: Switch) -> None:
     """Add classifiers and let passes end there, in place."""
     found = places(anatomy, config)
@@ -167,7 +185,7 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Exits, switch: Switch) ->
         block = model.get_submodule(place.block.path)
         if not place.block.exit:
             block.add_module("exit", _classifier(model, place, anatomy, config))
-        ExitPoint.make_(block, switch, number, config.equilibrium)
+        ExitPoint.make_(block, switch, number, brought=bool(place.block.exit), equilibrium=config.equilibrium)
         LateReset.make_(block.get_submodule("exit"), switch)
     if config.collaboration != "none":
         paths = [*(f"{place.block.path}.exit.linear" for place in found), anatomy.head]
@@ -179,7 +197,13 @@ def adapt_(model: nn.Module, anatomy: Anatomy, config: Exits, switch: Switch) ->
 
 def _classifier(model: nn.Module, place: Place, anatomy: Anatomy, config: Exits) -> Classifier:
     convolutions = config.classifier == "convolutions"
-    made = Classifier(place.channels, anatomy.num_classes, channel_dim=place.channel_dim, convolutions=convolutions)
+    made = Classifier(
+        place.channels,
+        anatomy.num_classes,
+        channel_dim=place.channel_dim,
+        convolutions=convolutions,
+        by_token=anatomy.answers_by == "token",
+    )
     parameter = next(model.parameters())
     return made.to(parameter.device, parameter.dtype).train(model.training)
 
@@ -193,12 +217,14 @@ class Ending:
         classifiers: theirs.
         last: the exit at which every pass will end.
         is_own: whether that is the network's own end.
+        brought: whether the network brought its exits.
     """
 
     blocks: tuple[nn.Module, ...]
     classifiers: tuple[nn.Module, ...]
     last: int
     is_own: bool
+    brought: bool
 
 
 def unmake_(model: nn.Module, anatomy: Anatomy, config: Exits, subnet: SubNet, skipped: Collection[str]) -> Ending:
@@ -224,7 +250,7 @@ def unmake_(model: nn.Module, anatomy: Anatomy, config: Exits, subnet: SubNet, s
         if number in needed:
             blocks.append(model.get_submodule(_runs_last(anatomy, place, skipped)))
             classifiers.append(classifier)
-    return Ending(tuple(blocks), tuple(classifiers), last, last > len(found))
+    return Ending(tuple(blocks), tuple(classifiers), last, last > len(found), bool(found[0].block.exit))
 
 
 def remove_(model: nn.Module, anatomy: Anatomy, config: Exits) -> None:
@@ -275,7 +301,7 @@ def bake_(model: nn.Module, config: Exits, ending: Ending) -> nn.Module:
     switch = Switch(SubNetSpace(exit_stages=(1,) * ending.last), chained=True) if chained else None
     for number, block, classifier in points:
         block.add_module("exit", classifier)
-        ExitPoint.make_(block, switch, number)
+        ExitPoint.make_(block, switch, number, brought=ending.brought)
     for module in model.modules():
         if isinstance(module, Collaborating) and switch is not None:
             module._pliant_switch = switch
@@ -294,8 +320,10 @@ def _cut_behind(model: nn.Module, path: str) -> None:
         parent = model.get_submodule(parent_path)
         names = list(parent._modules)
         for behind in names[names.index(name) + 1 :]:
+            part = parent._modules[behind]
             if isinstance(parent, nn.Sequential | nn.ModuleList):
                 del parent._modules[behind]
-            elif parent._modules[behind] is not None:
+            elif part is not None and next(part.parameters(), None) is not None:
+                # What has no weights stays: it costs nothing, and rotary positions of transformers run first.
                 parent._modules[behind] = Removed()
         path = parent_path

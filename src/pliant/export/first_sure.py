@@ -6,12 +6,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule, as_adaptive, num_classes_of
 from pliant.core.fingerprint import fingerprint
-from pliant.core.inputs import logits_of
+from pliant.core.inputs import logits_of, run_on
 from pliant.core.subnet import SubNet
 from pliant.export.onnx import runtime_name, write_onnx
 from pliant.export.paths import Stop, check_stops
@@ -41,8 +42,8 @@ def export_policy(model: nn.Module, policy: ConfidencePolicy, order: Order) -> E
     inputs = order.inputs(adapted)
     stops = _stops(policy)
 
-    def eager(example: Tensor, subnet: str) -> Tensor:
-        return logits_of(adapted(example, subnet=subnet))
+    def eager(example: Any, subnet: str) -> Tensor:
+        return logits_of(run_on(adapted, example, subnet=subnet))
 
     tried(partial(eager, subnet=stops[0].subnet), inputs, stops[0].subnet)
     program = trace(_Answers(adapted, stops, policy.measure), inputs, 1, type(model).__name__)
@@ -100,19 +101,19 @@ class _Answers(nn.Module):
         self.measure = measure
         self.passes = passes_of(model, [stop.subnet for stop in stops])
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """Map one input to logits `[1, classes]` and confidence `[1]` in turn."""
-        answers = [logits for together in self.passes for logits in self._run(inputs, together)]
+        answers = [logits for together in self.passes for logits in self._run(together, *args, **kwargs)]
         returned: list[Tensor] = []
         for stop, logits in zip(self.stops, answers, strict=True):
             returned += [logits, unchecked_confidence(logits, self.measure, stop.temperature)]
         return tuple(returned[:-1])
 
-    def _run(self, inputs: Tensor, together: Sequence[SubNet]) -> list[Tensor]:
+    def _run(self, together: Sequence[SubNet], *args: Any, **kwargs: Any) -> list[Tensor]:
         count = len(self.model.space.exit_stages)
         if not count:
-            return [logits_of(self.model(inputs, subnet=together[0]))]
+            return [logits_of(self.model(*args, subnet=together[0], **kwargs))]
         # To the network's own end, although nobody may ask for it: a pass that ends before leaves by an exception,
         # which the tracer loses its place over. What nobody needs is left out of the file anyway.
-        exits = self.model(inputs, subnet=dataclasses.replace(together[-1], exit=count), exits=True)
+        exits = self.model(*args, subnet=dataclasses.replace(together[-1], exit=count), exits=True, **kwargs)
         return [exits[subnet.exit - 1] for subnet in together if subnet.exit is not None]

@@ -79,9 +79,11 @@ def _with_every_route(adapted: AdaptiveModule, inputs: InputSpec) -> onnx_ir.Mod
     models = []
     for route in adapted.routes:
         network = _Route(adapted, route)
+        if inputs.only is None:
+            raise ExportError(f"example: a gate reads one tensor, and this {type(adapted).__name__} takes {inputs}")
         tried(network, inputs, type(adapted).__name__)
         program = trace(network, inputs, 1, type(adapted).__name__)
-        models.append(to_onnx(program, [OUTPUT, SCORES], fold_norms=False))
+        models.append(to_onnx(program, [OUTPUT, SCORES], inputs=list(inputs.named), fold_norms=False))
     route_value = ir.Value(name=ROUTE, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([1]))
     nodes, conditions = [], []
     for number in range(len(models) - 1):

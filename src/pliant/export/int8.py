@@ -17,6 +17,7 @@ from pliant.core.errors import first_line
 from pliant.core.inputs import InputSpec
 from pliant.export.onnx import properties_of
 from pliant.export.verify import ExportError
+from pliant.runtime.inputs import inputs_in
 from pliant.runtime.runtimes import RUNTIMES, Runtime
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def calibration_batches(
     Raises:
         ExportError: none are left, or they are not what the network takes.
     """
+    if inputs.only is None:
+        raise ExportError(f"calibrate_on: int8 files take images alone, and the network takes {inputs}")
     together = torch.cat([one.to("cpu", torch.float32) for one in images] or [torch.empty(0, *inputs.shape)])
     if inputs.vocabulary or together.shape[1:] != inputs.shape:
         shape = "x".join(map(str, together.shape[1:]))
@@ -84,13 +87,15 @@ def quantize_(path: Path, batches: Sequence[Tensor], metadata: Mapping[str, Any]
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+    name = next(iter(inputs_in(metadata))).name
+
     class Images(CalibrationDataReader):
         def __init__(self) -> None:
             self._left: Iterator[numpy.ndarray] = (batch.numpy() for batch in batches)
 
         def get_next(self) -> dict[str, numpy.ndarray] | None:  # type: ignore[override]
             images = next(self._left, None)
-            return None if images is None else {"images": images}
+            return None if images is None else {name: images}
 
     try:
         with _quiet():

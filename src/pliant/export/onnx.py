@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 
 from pliant.core.errors import first_line
 from pliant.export.verify import ExportError
+from pliant.runtime.inputs import inputs_in
 from pliant.runtime.session import OUTPUT, TEXTS, said_by
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def write_onnx(
     """Write an `.onnx` file with its weights inside; `metadata` becomes its metadata properties.
 
     Args:
-        program: one input, and outputs as `outputs` names them.
+        program: inputs as the metadata says, and outputs as `outputs` names them.
         path: the file.
         metadata: texts, numbers and lists.
         outputs: names.
@@ -78,21 +79,21 @@ def write_onnx(
     Raises:
         ExportError: PyTorch's exporter cannot express the network in ONNX.
     """
-    model = to_onnx(program, outputs, tokens="tokens" in metadata)
+    model = to_onnx(program, outputs, inputs=[one.name for one in inputs_in(metadata)])
     if arrange is not None:
         arrange(model)
     save_onnx(model, path, metadata)
 
 
 def to_onnx(
-    program: ExportedProgram, outputs: Sequence[str], *, tokens: bool = False, fold_norms: bool = True
+    program: ExportedProgram, outputs: Sequence[str], *, inputs: Sequence[str], fold_norms: bool = True
 ) -> onnx_ir.Model:
     """Return a traced network as an ONNX graph, without the exporter's notes.
 
     Args:
-        program: one input, and outputs as `outputs` names them.
+        program: inputs and outputs as `inputs` and `outputs` name them.
         outputs: names.
-        tokens: the input is called `tokens`, and not `images`.
+        inputs: names.
         fold_norms: batch norms are folded into the convolutions before them, as PyTorch's exporter does. Without, all
             tensors are those of the network.
 
@@ -105,7 +106,7 @@ def to_onnx(
                 program,
                 dynamo=True,
                 verbose=False,
-                input_names=["tokens" if tokens else "images"],
+                input_names=list(inputs),
                 output_names=list(outputs),
                 optimize=fold_norms,
             )

@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pliant.core.inputs import InputSpec
+from pliant.core.inputs import InputSpec, tensors_of
 from pliant.export.onnx import EXIT, open_onnx, threshold_name
 from pliant.export.verify import ExportError
 from pliant.policy.certainty import confidence_of
@@ -56,7 +57,7 @@ class _Expected:
 def check_stops(
     file: Path,
     stops: Sequence[Stop],
-    eager: Callable[[Tensor, str], Tensor],
+    eager: Callable[[Any, str], Tensor],
     inputs: InputSpec,
     measure: str,
     tolerance: float,
@@ -99,7 +100,7 @@ def check_stops(
 
 
 def _expect(
-    stop: Stop, examples: Sequence[Tensor], eager: Callable[[Tensor, str], Tensor], measure: str, tolerance: float
+    stop: Stop, examples: Sequence[Any], eager: Callable[[Any, str], Tensor], measure: str, tolerance: float
 ) -> _Expected:
     with torch.no_grad():
         logits = [eager(example, stop.subnet) for example in examples]
@@ -113,7 +114,7 @@ def _expect(
 
 
 def _check_as_it_is(
-    file: Path, stops: Sequence[Stop], examples: Sequence[Tensor], expected: Mapping[Stop, _Expected], tolerance: float
+    file: Path, stops: Sequence[Stop], examples: Sequence[Any], expected: Mapping[Stop, _Expected], tolerance: float
 ) -> float:
     """Run the file with its own thresholds: every input stops where the policy says."""
     worst = 0.0
@@ -151,11 +152,12 @@ def _difference(stop: Stop, given: Tensor, expected: Tensor, tolerance: float) -
     return difference
 
 
-def _run(file: Path, examples: Sequence[Tensor], replaced: Mapping[str, float]) -> list[tuple[int, Tensor]]:
+def _run(file: Path, examples: Sequence[Any], replaced: Mapping[str, float]) -> list[tuple[int, Tensor]]:
     session = open_onnx(file, replaced)
-    (given,) = session.get_inputs()
+    names = [one.name for one in session.get_inputs()]
     answers = []
     for example in examples:
-        logits, number = map(torch.from_numpy, session.run([OUTPUT, EXIT], {given.name: example.numpy()}))
+        given = dict(zip(names, (tensor.numpy() for tensor in tensors_of(example)), strict=True))
+        logits, number = map(torch.from_numpy, session.run([OUTPUT, EXIT], given))
         answers.append((int(number.item()), logits))
     return answers

@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from pliant.core.inputs import InputSpec, input_spec
+from pliant.core.inputs import InputSpec
+from pliant.core.taken import inputs_of
 from pliant.create import usual_image_size
 from pliant.export.onnx import require_onnx
 from pliant.export.report import ExportReport
 from pliant.export.verify import ExportError
 from pliant.runtime.runtimes import Runtime, runtime_of
+from pliant.runtime.session import OUTPUT, SWITCHES
 
 __all__ = ["Order", "beside", "describe", "fitting_runtime", "for_inference"]
 
@@ -36,7 +38,9 @@ class Order:
     Attributes:
         target: the file.
         runtime: what it is for.
-        image_size: height and width of the images in pixels, or the number of tokens; none = as trained, as usual.
+        image_size: height and width of the images in pixels, or the number of tokens; none = as the example is, as
+            trained, as usual.
+        example: one input, or what is known of one; none = the one that the model was adapted with.
         batch: a fixed batch size; none = any, or what the kind of file takes.
         tolerance: how far outputs may differ.
         info: what to write into the file.
@@ -49,6 +53,7 @@ class Order:
     target: Path
     runtime: Runtime
     image_size: int | None
+    example: Any = None
     batch: int | None
     tolerance: float
     info: Mapping[str, Any]
@@ -72,20 +77,36 @@ class Order:
         return self.runtime.most if self.batch is None else None
 
     def inputs(self, network: nn.Module) -> InputSpec:
-        """Return what a network takes: of the size as asked, as trained, as usual.
+        """Return what a network takes: of the size as asked, as its example is, as trained, as usual.
 
         Raises:
-            ExportError: nobody says the size.
+            ExportError: nobody says it, or the size that was asked for makes no sense.
         """
-        size = self.image_size or self.info.get("image_size") or usual_image_size(network)
-        if size is None:
-            name = type(network).__name__
-            raise ExportError(f"image_size: this {name} does not say its image size; pass image_size=")
-        return input_spec(network, _positive("image_size", size))
+        usual = self.info.get("image_size") or usual_image_size(network)
+        try:
+            inputs = inputs_of(network, image_size=self.image_size, example=self.example, usual=usual)
+        except ValueError as error:
+            raise ExportError(str(error)) from None
+        name = type(network).__name__
+        if inputs is None:
+            raise ExportError(
+                f"image_size: this {name} does not say its image size; pass image_size=, or example=, one input"
+            )
+        taken = [one for one in inputs.named if one in (*SWITCHES, OUTPUT)]
+        if taken:
+            raise ExportError(
+                f"example: this {name} takes an input {taken[0]!r}, which has a meaning in exported files"
+            )
+        return inputs.of_dtype(torch.float32)
 
     def done(self, inputs: InputSpec, *, difference: float, runtime: str, **kind: Any) -> ExportReport:
         """Report on the file, which is in its place; `kind` is what is special about it."""
-        common = {"path": self.target, "format": self.runtime.format, "input_shape": inputs.shape}
+        common = {
+            "path": self.target,
+            "format": self.runtime.format,
+            "input_shape": inputs.shape,
+            "inputs": str(inputs),
+        }
         common |= {
             "batch": self.batch,
             "most": self.most,
@@ -132,10 +153,23 @@ def describe(
     from pliant import __version__
 
     metadata: dict[str, Any] = {"pliant_version": __version__, "torch_version": str(torch.__version__)}
+    only = inputs.only
     if inputs.vocabulary:
         metadata |= {"tokens": inputs.shape[0], "vocabulary": inputs.vocabulary}
+    elif inputs.size and only and only.is_floating:
+        metadata |= {"image_size": inputs.size, "channels": inputs.shape[0]}
     else:
-        metadata |= {"image_size": inputs.shape[-1], "channels": inputs.shape[0]}
+        metadata["inputs"] = [
+            {
+                "name": name,
+                "shape": list(one.shape[1:] if inputs.is_batched(one) else one.shape),
+                "dtype": "float32" if one.is_floating else str(one.dtype).removeprefix("torch."),
+                "batched": inputs.is_batched(one),
+                "least": one.least,
+                "most": one.most,
+            }
+            for name, one in inputs.named.items()
+        ]
     if batch is not None:
         metadata["batch"] = batch
     elif most is not None:

@@ -24,7 +24,9 @@ class ExportReport:
         calibrated_on: of an int8 file, from how many images the ranges of its layers are.
         recalibrated_on: from how many training images its norm statistics were taken anew; none = they are those
             of the model.
-        input_shape: `(channels, height, width)` of an image that the file takes, or `(tokens,)`.
+        input_shape: `(channels, height, width)` of an image that the file takes, or `(tokens,)`; of several inputs that
+            of the first.
+        inputs: what the file takes, for people.
         batch: the fixed batch size; none = any.
         most: inputs that it takes at once at most, where any is; none = there is no limit.
         size_mb: length of the file, 10^6 bytes.
@@ -44,6 +46,7 @@ class ExportReport:
     calibrated_on: int | None = None
     recalibrated_on: int | None = None
     input_shape: tuple[int, ...]
+    inputs: str
     batch: int | None
     most: int | None = None
     size_mb: float
@@ -58,8 +61,11 @@ class ExportReport:
         return {**asdict(self), **plain}
 
     def __str__(self) -> str:
-        shape = "x".join(map(str, self.input_shape))
-        inputs = f"{shape} images" if len(self.input_shape) > 1 else f"texts of {shape} tokens"
+        inputs = f"texts of {self.inputs}"
+        if not inputs.endswith("tokens"):
+            inputs = f"inputs of {self.inputs.removeprefix('inputs ')}"
+        if self.inputs.endswith("images"):
+            inputs = f"{'x'.join(map(str, self.input_shape))} images"
         what = self.role if self.subnet is None else f"{self.role} {self.subnet}"
         if self.role == "switchable":
             what = f"{len(self.subnets)} sub-networks from {self.subnets[0]} to {self.subnets[-1]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule
-from pliant.core.inputs import InputSpec, logits_of
+from pliant.core.inputs import InputSpec, logits_of, run_on
 from pliant.core.macs import count_gmacs, count_params_m
 from pliant.core.subnet import SubNet
 from pliant.core.surgery import own_parts_
@@ -42,7 +43,7 @@ from pliant.runtime.archive import read_archive
 
 __all__ = ["export", "read_metadata"]
 
-Eager = Callable[[Tensor], Tensor]
+Eager = Callable[[Any], Tensor]
 
 
 def _read_pte(path: Path) -> dict[str, Any]:
@@ -72,6 +73,7 @@ def export(
     runtime: str | None = None,
     subnet: str | SubNet | None = None,
     image_size: int | None = None,
+    example: Any = None,
     batch: int | None = None,
     policy: ConfidencePolicy | Literal["gate"] | None = None,
     switchable: Mode | None = None,
@@ -83,19 +85,20 @@ def export(
     """Write one sub-network, all, a plain network, or a network with a policy, as a file that runs without pliant.
 
     The network is exported in eval mode, in float32, from a copy; `model` is not changed. The file is
-    written beside the target, loaded by the runtime it is for, on the CPU, run on seeded images and compared
+    written beside the target, loaded by the runtime it is for, on the CPU, run on seeded inputs and compared
     with `model` in eager PyTorch. Only a file that agrees takes the target's place; otherwise nothing is left
     behind and a file that was there stays.
 
     Args:
-        model: an adapted or a plain network that maps `[batch, channels, size, size]`, or tokens
-            `[batch, size]`, to logits.
+        model: an adapted or a plain network that maps its inputs to logits: images, tokens, or whatever its example
+            is. Of several inputs, each tensor is one of the file.
         path: the file; `.onnx`, `.pt2` or `.pte` chooses the format. Folders on the way are made.
         runtime: what runs the file: `onnxruntime` or `openvino` (`.onnx`), `pytorch` or `aotinductor` (`.pt2`),
             `executorch` (`.pte`); none = the first for the ending.
         subnet: which sub-network; none = the super-net.
-        image_size: height and width of the images in pixels, or the number of tokens; none =
-            `info["image_size"]`, else what a network of a library was made for.
+        image_size: height and width of the images in pixels, or the number of tokens; none = as the example is,
+            else `info["image_size"]`, else what a network of a library was made for.
+        example: one input, as for `adapt_`; none = the one that the model was adapted with.
         batch: a fixed batch size for runtimes that need one; none = any number of images, and one with a policy.
         policy: the file answers with the first of the policy's sub-networks that is sure enough, and what lies behind
             does not run; ONNX only. It has two outputs, `logits` `[1, classes]` and `exit` `[1]`: which of
@@ -129,6 +132,7 @@ def export(
         target=Path(path),
         runtime=fitting_runtime(Path(path), runtime),
         image_size=image_size,
+        example=example,
         batch=batch,
         tolerance=tolerance,
         info=info or {},
@@ -169,7 +173,7 @@ def _export_one(
     own_parts_(network, {})  # else some formats would keep the wider weights that they are parts of
     inputs = order.inputs(model)
     network, eager = _returning_logits(network, eager, inputs)
-    costs = {"gmacs": count_gmacs(network, inputs.shape[-1]), "params_m": count_params_m(network)}
+    costs = {"gmacs": count_gmacs(network, inputs), "params_m": count_params_m(network)}
     metadata = describe(inputs, order.batch, {**costs, **order.info}, most=order.most)
     if chosen is not None:
         metadata["subnet"] = chosen
@@ -258,14 +262,14 @@ def _frozen(model: nn.Module, subnet: str | SubNet | None) -> tuple[nn.Module, E
                 f"subnet: got {str(subnet)!r}, but this {type(model).__name__} has no sub-networks; leave subnet out"
             )
         plain = for_inference(model)
-        return plain, plain, None, "network"
+        return plain, partial(run_on, plain), None, "network"
     chosen = model.space.parse("largest" if subnet is None else subnet)
     adapted = for_inference(model)
     # Compared with the adapted network, not with its own extract: a sub-network that was taken out
     # wrongly would agree with itself.
     role = {model.space.largest: "super-net", model.space.smallest: "base-net"}.get(chosen, "sub-network")
     network = extract(adapted, chosen, share=True)
-    return network, lambda images: adapted(images, subnet=chosen), str(chosen), role
+    return network, partial(run_on, adapted, subnet=chosen), str(chosen), role
 
 
 class _LogitsOnly(nn.Module):
@@ -275,8 +279,8 @@ class _LogitsOnly(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return logits_of(self.network(inputs))
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return logits_of(self.network(*args, **kwargs))
 
 
 def _returning_logits(network: nn.Module, eager: Callable[[Tensor], Any], inputs: InputSpec) -> tuple[nn.Module, Eager]:

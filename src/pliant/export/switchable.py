@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule, as_adaptive, every_subnet
-from pliant.core.inputs import InputSpec, logits_of
+from pliant.core.inputs import InputSpec, logits_of, run_on
 from pliant.core.macs import count_gmacs, count_params_m
 from pliant.core.stream import stream_of
 from pliant.core.subnet import SubNet
@@ -95,7 +96,7 @@ def _rows(adapted: AdaptiveModule, inputs: InputSpec, table: Sequence[Mapping[st
     for number, subnet in enumerate(adapted.subnets):
         network = extract(adapted, subnet, share=True)
         switch = {"skip": list(subnet.depth)} if subnet.depth else {"width": number}
-        costs = {"gmacs": count_gmacs(network, inputs.shape[-1]), "params_m": count_params_m(network)}
+        costs = {"gmacs": count_gmacs(network, inputs), "params_m": count_params_m(network)}
         rows.append({"subnet": str(subnet), **switch, **costs, **measured.get(str(subnet), {})})
     return rows
 
@@ -148,10 +149,10 @@ def _widths(adapted: AdaptiveModule, inputs: InputSpec, batch: int | None, mode:
 def _graph_of(
     network: nn.Module, adapted: AdaptiveModule, inputs: InputSpec, batch: int | None, mode: Mode
 ) -> onnx_ir.Model:
-    outputs = tried(network, inputs, type(adapted).__name__)
+    outputs = tried(partial(run_on, network), inputs, type(adapted).__name__)
     program = trace(network, inputs, batch, type(adapted).__name__)
     names = [OUTPUT, *(f"end_{number}" for number in range(1, len(outputs)))]
-    return to_onnx(program, names, tokens=bool(inputs.vocabulary), fold_norms=mode == "fast")
+    return to_onnx(program, names, inputs=list(inputs.named), fold_norms=mode == "fast")
 
 
 def _assembled(
@@ -183,8 +184,8 @@ class _Logits(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        return (logits_of(self.network(inputs)),)
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        return (logits_of(self.network(*args, **kwargs)),)
 
 
 class _WithStages(nn.Module):
@@ -195,9 +196,9 @@ class _WithStages(nn.Module):
         self.model = model
         self.subnet = subnet
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         with _noted(self.model) as ends:
-            logits = logits_of(self.model(inputs, subnet=self.subnet))
+            logits = logits_of(self.model(*args, subnet=self.subnet, **kwargs))
         return (logits, *ends)
 
 
@@ -221,8 +222,8 @@ def _differences(
     found = []
     for subnet in file.subnets:
 
-        def eager(example: Tensor, subnet: str = subnet) -> Tensor:
-            return logits_of(adapted(example, subnet=subnet))
+        def eager(example: Any, subnet: str = subnet) -> Tensor:
+            return logits_of(run_on(adapted, example, subnet=subnet))
 
         batches = (batch,) if batch else TRIED_BATCHES
         found.append((subnet, largest_difference(eager, runs(file, subnet), inputs, batches)))

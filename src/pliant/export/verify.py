@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pliant.core.errors import first_line
-from pliant.core.inputs import InputSpec
+from pliant.core.inputs import InputSpec, tensors_of
 from pliant.runtime import ExportedFile, load
 from pliant.runtime.runtimes import Runtime
 
@@ -37,12 +37,12 @@ def reopened(written: Path, runtime: Runtime) -> ExportedFile:
         raise ExportError(str(error).replace(str(written), written.name)) from error
 
 
-def runs(file: ExportedFile, subnet: str | None = None) -> Callable[[Tensor], Tensor]:
-    """Return what maps tensors to tensors as a sub-network of a file does."""
-    return lambda example: torch.from_numpy(file(example.numpy(), subnet))
+def runs(file: ExportedFile, subnet: str | None = None) -> Callable[[Any], Tensor]:
+    """Return what maps an example to a tensor as a sub-network of a file does."""
+    return lambda example: torch.from_numpy(file([tensor.numpy() for tensor in tensors_of(example)], subnet))
 
 
-def tried(run: Callable[[Tensor], Any], inputs: InputSpec, name: str) -> Any:
+def tried(run: Callable[[Any], Any], inputs: InputSpec, name: str) -> Any:
     """Run a network once, and return what it gives.
 
     Raises:
@@ -51,21 +51,27 @@ def tried(run: Callable[[Tensor], Any], inputs: InputSpec, name: str) -> Any:
     try:
         with torch.no_grad():
             return run(inputs.random(1, torch.Generator().manual_seed(0)))
-    except (RuntimeError, IndexError) as error:
-        raise ExportError(f"{name} does not take inputs of {inputs.shape}: {first_line(error)}") from error
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever it is, the network does not take this
+        taken = inputs.shape if inputs.only else inputs
+        raise ExportError(
+            f"image_size, example: {name} does not take inputs of {taken}: {first_line(error)}; pass another size, or "
+            "example=, one input"
+        ) from error
 
 
 def largest_difference(
-    eager: Callable[[Tensor], Tensor],
-    runtime: Callable[[Tensor], Tensor],
+    eager: Callable[[Any], Tensor],
+    runtime: Callable[[Any], Tensor],
     inputs: InputSpec,
     batches: Sequence[int],
     seed: int = 0,
 ) -> float:
-    """Run both on the same random images or tokens and return how far apart they are.
+    """Run both on the same random inputs and return how far apart they are.
 
     Args:
-        eager: the network as PyTorch runs it, `[batch, *inputs.shape]` -> one tensor.
+        eager: the network as PyTorch runs it, an example -> one tensor.
         runtime: the exported file in its runtime; same signature.
         inputs: what both take.
         batches: the batch sizes to try, each with inputs of its own.

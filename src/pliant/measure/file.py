@@ -19,6 +19,7 @@ from pliant.measure.run import split_of
 from pliant.measure.table import Table
 from pliant.measure.timing import Progress, Timing, at_least_one
 from pliant.runtime import ExportedFile, load
+from pliant.runtime.inputs import text_of
 from pliant.runtime.memory import file_memory_mb, why_no_memory
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def measure_file(
         files = {one: load(one, runtime=runtime, subnets=few, threads=used) for one, few in wanted.items()}
         rows = [_described(one, file, subnet) for one, file in files.items() for subnet in file.subnets]
         first = files[Path(path)].info
-        info: dict[str, Any] = {"model": first.get("model") or Path(path).name, "image_size": _size(first)}
+        info: dict[str, Any] = {"model": first.get("model") or Path(path).name, "inputs": text_of(first)}
+        info |= {} if _size(first) is None else {"image_size": _size(first)}
         batch = batch_size or first.get("batch") or 1
         calls = _calls(files, batch)
         if data is not None:
@@ -115,8 +117,8 @@ def _described(path: Path, file: ExportedFile, subnet: str) -> dict[str, Any]:
     return {"subnet": subnet, "precision": precision, **costs, "file_mb": path.stat().st_size / 1e6}
 
 
-def _size(info: Mapping[str, Any]) -> int:
-    return info.get("image_size") or info["tokens"]
+def _size(info: Mapping[str, Any]) -> int | None:
+    return info.get("image_size") or info.get("tokens")
 
 
 def _as_file_says(path: Path, info: Mapping[str, Any], data: ImageData) -> ImageData:
@@ -132,6 +134,8 @@ def _as_file_says(path: Path, info: Mapping[str, Any], data: ImageData) -> Image
             f"{path}: was trained on {len(info['class_names'])} classes, and {data.name} has {len(data.class_names)}"
         )
     if data.image_size != _size(info):
+        if "image_size" not in info:
+            raise ValueError(f"data: got the images of {data.name}, but {path} takes {text_of(info)}; leave it out")
         raise ValueError(
             f"{path}: takes images of {_size(info)} pixels, and these of {data.name} have {data.image_size}; load them "
             f"with image_size={_size(info)}"

@@ -13,24 +13,27 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from pliant.core.inputs import arguments_of
+
 __all__ = ["peak_bytes", "peak_memory_mb"]
 
 
 @torch.inference_mode()
-def peak_memory_mb(network: nn.Module, images: Tensor, run: Callable[[Tensor], object] | None = None) -> float:
-    """Measure the most memory that a forward pass holds: weights, images and what is computed, in 10^6 bytes.
+def peak_memory_mb(network: nn.Module, inputs: Any, run: Callable[..., object] | None = None) -> float:
+    """Measure the most memory that a forward pass holds: weights, inputs and what is computed, in 10^6 bytes.
 
     See `peak_bytes` for what is seen of the part that is computed.
 
     Args:
         network: whose weights and buffers count.
-        images: `[batch, 3, height, width]`, where the network is.
-        run: what to run on the images; none = the network.
+        inputs: what it takes, where it is: a tensor, a tuple of arguments or a dictionary of keyword arguments.
+        run: what to run on the inputs; none = the network.
     """
-    forward = partial(run or network, images)
+    args, kwargs = arguments_of(inputs)
+    forward = partial(run or network, *args, **kwargs)
     forward()  # what is made once (tuned kernels, cached tables) is no part of a pass
-    own = _bytes(_storages(chain(network.parameters(), network.buffers(), [images])))
-    return (own + peak_bytes(forward, images.device)) / 1e6
+    own = _bytes(_storages(chain(network.parameters(), network.buffers(), tree_iter((args, kwargs)))))
+    return (own + peak_bytes(forward, next(network.parameters()).device)) / 1e6
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device | str = "cpu") -> int:

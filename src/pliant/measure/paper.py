@@ -14,7 +14,7 @@ from pliant.models.msdnet import MSDNet, paper_counts, steps_of
 __all__ = ["paper_rows"]
 
 
-def paper_rows(model: nn.Module, subnets: Sequence[str | SubNet], image_size: int) -> list[dict[str, float]]:
+def paper_rows(model: nn.Module, subnets: Sequence[str | SubNet], image_size: int | None) -> list[dict[str, float]]:
     """Count sub-networks as the paper of their network does, to be compared with what it prints.
 
     The papers of MSDNet and IMTA count ReLUs, pools and all earlier classifiers; `gmacs` is what runs. The layers that
@@ -23,12 +23,12 @@ def paper_rows(model: nn.Module, subnets: Sequence[str | SubNet], image_size: in
     Args:
         model: any; adapted with exits, and an MSDNet, if there is something to count.
         subnets: of the model.
-        image_size: height and width in pixels.
+        image_size: height and width in pixels; none = the network takes no image.
 
     Returns:
         For each sub-network `paper_gmacs` and `paper_params_m`, in 10^9 and 10^6; empty for other networks.
     """
-    if not isinstance(model, AdaptiveModule) or not model.space.exit_stages:
+    if image_size is None or not isinstance(model, AdaptiveModule) or not model.space.exit_stages:
         return [{} for _ in subnets]
     network = original(model)
     if not isinstance(network, MSDNet) or not all(step.has_exit for step in steps_of(network)):

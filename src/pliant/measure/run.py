@@ -8,22 +8,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pliant.core.inputs import input_spec
+from pliant.core.inputs import InputSpec, arguments_of, placed
 from pliant.core.modes import evaluating
 from pliant.core.subnet import SubNet
+from pliant.core.taken import inputs_of
 from pliant.core.wrapped import refuse_wrapped
 from pliant.measure.accuracy import measure_accuracy
 from pliant.measure.candidates import Candidate, find_candidates, model_name, ship_
-from pliant.measure.describe import structure_info, structure_row
+from pliant.measure.describe import needed_inputs, structure_info, structure_row
 from pliant.measure.energy import Meter, read_joules
 from pliant.measure.environment import describe_environment, device_name, resolve_device
 from pliant.measure.memory import peak_memory_mb
 from pliant.measure.operators import count_operators
 from pliant.measure.paper import paper_rows
 from pliant.measure.table import Table
-from pliant.measure.timing import Calls, Progress, Timing, at_least_one
+from pliant.measure.timing import Progress, Timing, at_least_one
 from pliant.recalibrate import training_images, why_not
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def measure(
     name: str | None = None,
     split: Literal["test", "val"] = "test",
     image_size: int | None = None,
+    example: Any = None,
     batch_size: int = 1,
     eval_batch_size: int = 256,
     threads: int | None = None,
@@ -73,8 +75,9 @@ def measure(
             `model.subnets.evenly_spaced(16)`.
         name: what the model is called; none = the name that makes it, such as `torchvision:resnet50`.
         split: of the data; data without a test split is measured on `val`, and the table says so.
-        image_size: height and width in pixels, or number of tokens; needed where there is no data, else that of
-            the data.
+        image_size: height and width in pixels, or number of tokens; none = that of the data, or as the example is.
+        example: one input, as for `adapt_`; none = the one that the model was adapted with. Needed where there is
+            neither data, nor an image size, nor that one.
         batch_size: images in a pass that is timed.
         eval_batch_size: images in a pass that measures accuracy.
         threads: CPU threads of the timed passes; none = as many as PyTorch uses now.
@@ -103,7 +106,8 @@ def measure(
 
     Raises:
         ValueError: an option or sub-network that is not allowed, more sub-networks than 4096, a wrapped model, a
-            device that is not here, or data with another number of classes than the network has outputs.
+            device that is not here, inputs that the network does not take, or data with another number of classes than
+            it has outputs.
     """
     refuse_wrapped(model, "measure")
     if through not in ("extracted", "switched"):
@@ -113,12 +117,13 @@ def measure(
     timing = Timing(threads=threads, rounds=rounds, budget_seconds=budget_seconds, warmup=warmup)
     if meter is not None:
         read_joules(meter)
-    image_size = _image_size(image_size, data)
+    image_size = data.image_size if image_size is None and data is not None else image_size
+    inputs = needed_inputs(inputs_of(model, image_size=image_size, example=example), "measure")
     parameter = _first_parameter(model)
     resolved_dtype = _dtype(parameter.dtype if dtype is None else dtype)
     resolved_device = resolve_device(parameter.device if device is None else device)
     name = name or model_name(model)
-    info = structure_info(model, name, image_size)
+    info = structure_info(model, name, inputs)
     model = _placed(model, resolved_device, resolved_dtype)
     with evaluating(model):
         batches = None
@@ -126,35 +131,40 @@ def measure(
             batches = training_images(data, recalibrate, augment, resolved_device, resolved_dtype)
             info |= {} if why_not(model) else {"recalibrated_on": recalibrate}
         candidates = find_candidates(model, subnets, name, batches)
-        rows = _structure_rows(candidates, image_size, on_progress)
-        for row, printed in zip(rows, paper_rows(model, [row["subnet"] for row in rows], image_size), strict=True):
+        rows = _structure_rows(candidates, inputs, on_progress)
+        for row, printed in zip(rows, paper_rows(model, [row["subnet"] for row in rows], inputs.size), strict=True):
             row |= printed
         if through == "extracted":
             ship_(candidates)
         if data is not None:
             info |= _add_accuracy(rows, candidates, data, split, eval_batch_size, on_progress)
-        images = input_spec(model, image_size).random(batch_size, torch.Generator().manual_seed(0))
-        images = images.to(resolved_device, resolved_dtype if images.is_floating_point() else None)
-        calls = {candidate.name: partial(_timed(candidate, through), images) for candidate in candidates}
+        batch, single = (
+            placed(inputs.random(size, torch.Generator().manual_seed(0)), resolved_device, resolved_dtype)
+            for size in (batch_size, 1)
+        )
+        calls = {candidate.name: _call(_timed(candidate, through), batch) for candidate in candidates}
         if latency:
-            latencies, circumstances = timing.latencies(calls, on_progress, images.device)
+            latencies, circumstances = timing.latencies(calls, on_progress, resolved_device)
             info |= circumstances | {"latency_of": through}
             for row in rows:
                 row |= latencies[row["subnet"]]
         if energy:
-            info |= _add_energy(rows, calls, timing, images, meter, on_progress)
+            used_mj, said = timing.energies(calls, meter, on_progress, resolved_device)
+            for row in rows if used_mj else ():
+                row["energy_mj"] = used_mj[row["subnet"]] / batch_size
+            info |= said
         if memory:
-            _add_memory(rows, candidates, images, through, on_progress)
-        _add_operators(rows, candidates, images[:1])
+            _add_memory(rows, candidates, batch, through, on_progress)
+        _add_operators(rows, candidates, single)
     info |= {"batch_size": batch_size, "dtype": str(resolved_dtype).removeprefix("torch.")}
     info |= {"device": device_name(resolved_device)} | describe_environment()
     return Table(rows, info)
 
 
-def _structure_rows(candidates: Sequence[Candidate], image_size: int, on_progress: Progress) -> list[Row]:
+def _structure_rows(candidates: Sequence[Candidate], inputs: InputSpec, on_progress: Progress) -> list[Row]:
     rows = []
     for done, candidate in enumerate(candidates, start=1):
-        rows.append(structure_row(candidate, image_size))
+        rows.append(structure_row(candidate, inputs))
         on_progress("MACs", done, len(candidates))
     return rows
 
@@ -190,40 +200,27 @@ def _add_accuracy(
     return {"data": data.name, "split": used, "images": done}
 
 
-def _add_energy(
-    rows: list[Row], calls: Calls, timing: Timing, images: Tensor, meter: Meter | None, on_progress: Progress
-) -> dict[str, Any]:
-    """Add the energy of an image to every row, or to none and say why."""
-    used_mj, info = timing.energies(calls, meter, on_progress, images.device)
-    for row in rows if used_mj else ():
-        row["energy_mj"] = used_mj[row["subnet"]] / len(images)
-    return info
-
-
 def _add_memory(
-    rows: list[Row], candidates: Sequence[Candidate], images: Tensor, through: str, on_progress: Progress
+    rows: list[Row], candidates: Sequence[Candidate], batch: Any, through: str, on_progress: Progress
 ) -> None:
     for done, (row, candidate) in enumerate(zip(rows, candidates, strict=True), start=1):
         held = candidate.network if through == "extracted" else candidate.model
-        row["peak_memory_mb"] = peak_memory_mb(held, images, _timed(candidate, through))
+        row["peak_memory_mb"] = peak_memory_mb(held, batch, _timed(candidate, through))
         on_progress("memory", done, len(candidates))
 
 
-def _timed(candidate: Candidate, through: str) -> Callable[[Tensor], Tensor]:
+def _timed(candidate: Candidate, through: str) -> Callable[..., Any]:
     return candidate.network if through == "extracted" else candidate.run
 
 
-def _add_operators(rows: list[Row], candidates: Sequence[Candidate], image: Tensor) -> None:
+def _call(run: Callable[..., Any], example: Any) -> Callable[[], Any]:
+    args, kwargs = arguments_of(example)
+    return partial(run, *args, **kwargs)
+
+
+def _add_operators(rows: list[Row], candidates: Sequence[Candidate], single: Any) -> None:
     for row, candidate in zip(rows, candidates, strict=True):
-        row["operators"] = count_operators(partial(candidate.run, image)).total()
-
-
-def _image_size(image_size: int | None, data: ImageData | None) -> int:
-    if image_size is not None:
-        return image_size
-    if data is None:
-        raise ValueError("image_size is needed where there is no data, such as image_size=224")
-    return data.image_size
+        row["operators"] = count_operators(_call(candidate.run, single)).total()
 
 
 def split_of(data: ImageData, split: str) -> tuple[Split, str]:

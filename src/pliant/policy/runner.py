@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.core.adaptive import AdaptiveModule, as_adaptive, num_classes_of
-from pliant.core.inputs import logits_of
+from pliant.core.inputs import images_alone, logits_of
 from pliant.core.modes import evaluating
 from pliant.core.subnet import SubNet
 from pliant.policy.confidence import ConfidencePolicy
@@ -40,9 +40,10 @@ def predict(model: nn.Module, x: Tensor, policy: ConfidencePolicy | Literal["gat
         `model.routes`, `[B]`.
 
     Raises:
-        ValueError: a model without sub-networks or wrapped by torch, a policy for other sub-networks or another number
-            of classes than the model has, or answers that are not finite.
+        ValueError: several inputs, a model without sub-networks or wrapped by torch, a policy for other sub-networks or
+            another number of classes than the model has, or answers that are not finite.
     """
+    x = images_alone(x, "predict")
     if not isinstance(policy, ConfidencePolicy):
         return _predict_by_gate(model, x, policy)
     passes = passes_of(model, policy.subnets)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pliant.checkpoint import LIBRARY
+from pliant.checkpoint import LIBRARY, example_of
 from pliant.core.adaptive import AdaptiveModule
-from pliant.core.inputs import input_spec
+from pliant.core.inputs import TensorSpec
+from pliant.core.taken import inputs_of
 from pliant.create import usual_image_size
 from pliant.measure.table import Table
 
@@ -137,15 +138,29 @@ def _load(repository: str, card: Mapping[str, Any]) -> str:
 
 
 def _run(card: Mapping[str, Any], network: nn.Module, dtype: torch.dtype) -> str:
-    size = card["info"].get("image_size") or usual_image_size(network)
-    inputs = "x"
-    if size is not None:
-        spec = input_spec(network, size)
-        shape = ", ".join(map(str, (1, *spec.shape)))
+    usual = card["info"].get("image_size") or usual_image_size(network)
+    inputs = inputs_of(network, example=example_of(card), usual=usual)
+    given = ["x"] if inputs is None else _arguments(inputs.example, dtype)
+    given += [f'subnet="{network.space.smallest}"'] if isinstance(network, AdaptiveModule) else []
+    return f"model({', '.join(given)})"
+
+
+def _arguments(example: Any, dtype: torch.dtype) -> list[str]:
+    """Return the arguments of a call with one input like an example, as Python."""
+    if isinstance(example, dict):
+        return [f"{name}={_value(value, dtype)}" for name, value in example.items()]
+    return [_value(value, dtype) for value in (example if isinstance(example, tuple) else (example,))]
+
+
+def _value(value: Any, dtype: torch.dtype) -> str:
+    if not isinstance(value, TensorSpec):
+        return repr(value)
+    shape = ", ".join(map(str, (1, *value.shape[1:])))
+    if value.is_floating:
         typed = "" if dtype == torch.float32 else f", dtype={dtype}"
-        inputs = f"torch.randint({spec.vocabulary}, ({shape}))" if spec.vocabulary else f"torch.randn({shape}{typed})"
-    subnet = f', subnet="{network.space.smallest}"' if isinstance(network, AdaptiveModule) else ""
-    return f"model({inputs}{subnet})"
+        return f"torch.randn({shape}{typed})"
+    least = f"{value.least}, " if value.least else ""
+    return f"torch.randint({least}{value.most + 1}, ({shape}{',' if len(value.shape) == 1 else ''}))"
 
 
 def _hints(card: Mapping[str, Any], network: nn.Module, dtype: torch.dtype) -> str:

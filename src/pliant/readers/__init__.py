@@ -51,6 +51,10 @@ def read(model: nn.Module, example: Any = None) -> Anatomy:
         from pliant.readers import traced
 
         anatomy = traced.read(model, example)
+    if anatomy is not None and "transformers" in libraries:
+        from pliant.readers import transformers
+
+        anatomy = dataclasses.replace(anatomy, answers_by=transformers.answers_by(model) or anatomy.answers_by)
     if anatomy is None:
         raise ValueError(
             f"{type(model).__module__}.{type(model).__name__} has no residual stages that pliant can read; "

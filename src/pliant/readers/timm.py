@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from timm.models.beit import Beit
 from timm.models.convnext import ConvNeXt
 from timm.models.efficientnet import EfficientNet
@@ -46,8 +47,17 @@ def read(model: nn.Module) -> Anatomy | None:
                 head=path_of(model, head[0] if isinstance(head, tuple) else head),
                 num_classes=model.num_classes,  # type: ignore[arg-type]
                 columnar=stages_of is _column,
+                answers_by=_answers_by(model, stages_of is _column),
             )
     return None
+
+
+def _answers_by(model: nn.Module, columnar: bool) -> str:
+    """For what the head answers: for each position, where nothing pools them."""
+    pools = [module.pool_type for module in model.modules() if isinstance(module, SelectAdaptivePool2d)]
+    if vars(model).get("global_pool") != "" and "" not in pools:
+        return "input"
+    return "token" if columnar else "position"
 
 
 def _has_no_downsample(block: nn.Module) -> bool:

@@ -49,7 +49,7 @@ def read(model: nn.Module, example: Any) -> Anatomy:
         stages = [stage for stage in (tried(model, stage, example) for stage in found) if stage is not None]
     if not any(len(stage.blocks) > 1 for stage in stages):
         raise ValueError(f"this {type(model).__name__} has no residual blocks; {_looked_at(runs, found)}")
-    head, num_classes = _head(calls, output)
+    head, num_classes, answers_by = _head(calls, output, stages[-1])
     return Anatomy(
         family=type(model).__name__,
         stages=tuple(stages),
@@ -57,6 +57,7 @@ def read(model: nn.Module, example: Any) -> Anatomy:
         num_classes=num_classes,
         columnar=len(stages) == 1 and len(stages[0].blocks) >= COLUMN and stages[0].blocks[0].keeps_shape,
         traced=True,
+        answers_by=answers_by,
     )
 
 
@@ -138,20 +139,28 @@ def _channels_in_last(layer: nn.Module) -> int | None:
     return layer.normalized_shape[-1] if isinstance(layer, nn.LayerNorm) else None
 
 
-def _head(calls: list[Call], output: Any) -> tuple[str, int]:
-    """The last linear layer, if what it computes is what the network returns."""
+def _head(calls: list[Call], output: Any, last: Stage) -> tuple[str, int, str]:
+    """The last linear layer, if what it computes is what the network returns; and for what it answers."""
     returned = {id(tensor) for tensor in tensors_in(output)}
-    for call in reversed(calls):
-        if isinstance(call.module, nn.Linear):
-            return (call.path, call.module.out_features) if id(call.output) in returned else ("", 0)
-    return "", 0
+    call = next((call for call in reversed(calls) if isinstance(call.module, nn.Linear)), None)
+    if call is None or id(call.output) not in returned:
+        return "", 0, "input"
+    assert isinstance(call.module, nn.Linear)
+    positions = list(call.output.shape[1:-1])
+    if not positions:
+        return call.path, call.module.out_features, "input"
+    stream = next(one.result for one in calls if one.path == last.blocks[-1].path)
+    assert stream is not None
+    same = positions == list(stream.movedim(last.channel_dim, -1).shape[1:-1])
+    answers_by = "token" if same and len(positions) == 1 else "position"
+    return call.path, call.module.out_features, answers_by
 
 
 def _looked_at(runs: Runs, found: list[Stage]) -> str:
     """Say what was found instead of residual blocks."""
     if found:
         names = ", ".join(stage.path for stage in found)
-        return f"those of {names} return values that the network cannot do without"
+        return f"those of {names} return values that the network cannot do without, or are counted by it"
     candidates = runs.described()
     if not candidates:
         return "no two modules of one class follow each other, the output of one being the input of the next"

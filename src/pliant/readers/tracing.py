@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-__all__ = ["Call", "arguments_of", "record", "tensors_in"]
+from pliant.core.inputs import arguments_of
+
+__all__ = ["Call", "fresh_arguments", "record", "tensors_in"]
 
 
 @dataclass(eq=False)
@@ -64,27 +67,13 @@ def _floating(value: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) and value.is_floating_point() else None
 
 
-def arguments_of(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the positional and keyword arguments that an example stands for.
+def fresh_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Do as `core.inputs.arguments_of`, with copies: a network may change its input in place, and it is needed again.
 
     Raises:
-        ValueError: neither a tensor, a tuple of arguments nor a dictionary of keyword arguments.
+        ValueError: as `arguments_of`.
     """
-    if isinstance(example, Tensor):
-        return (example.clone(),), {}
-    if isinstance(example, Mapping):
-        return (), {name: _fresh(value) for name, value in example.items()}
-    if isinstance(example, tuple | list):
-        return tuple(map(_fresh, example)), {}
-    raise ValueError(
-        f"example: got a {type(example).__name__}, expected one input of the model: a tensor, a tuple of "
-        "arguments or a dictionary of keyword arguments"
-    )
-
-
-def _fresh(value: Any) -> Any:
-    """A network may change its input in place; the example is needed again."""
-    return value.clone() if isinstance(value, Tensor) else value
+    return tree_map_only(Tensor, Tensor.clone, arguments_of(example))
 
 
 def record(model: nn.Module, example: Any) -> tuple[list[Call], Any]:
@@ -93,7 +82,7 @@ def record(model: nn.Module, example: Any) -> tuple[list[Call], Any]:
     Raises:
         ValueError: the network fails on the example.
     """
-    args, kwargs = arguments_of(example)
+    args, kwargs = fresh_arguments(example)
     paths = {module: path for path, module in model.named_modules()}
     calls: list[Call] = []
     stack: list[Call | None] = [None]

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.backbone_utils import BackboneMixin
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pliant.core.anatomy import Anatomy, Stage
 from pliant.core.weights import shapes
 from pliant.readers.parts import child_paths, find_norms, read_blocks, read_stage
 
-__all__ = ["COLUMNS", "STAGES", "predicts_next_token", "read", "settle_"]
+__all__ = ["COLUMNS", "STAGES", "answers_by", "predicts_next_token", "read", "settle_"]
 
 # Model type -> path of the list of blocks in the model without its head.
 COLUMNS = {
@@ -33,6 +34,18 @@ COLUMNS = {
     "qwen3": "layers",
 }
 
+# How the class of a model ends whose head answers something else than once for each input, and by what it answers.
+HEADS = {
+    "ForTokenClassification": "token",
+    "ForMultipleChoice": "choice",
+    "ForQuestionAnswering": "span",
+    "ForPreTraining": "pre-training task",
+    "DoubleHeadsModel": "token and choice",
+    "ForSemanticSegmentation": "pixel",
+    "ForUniversalSegmentation": "pixel",
+    "ForObjectDetection": "object",
+}
+
 # What the entries of a config that count channels or heads have in their names.
 CHANNELS = ("hidden_size", "intermediate_size", "embed_dim", "_heads")
 
@@ -45,6 +58,12 @@ def read(model: nn.Module) -> Anatomy | None:
     if kind not in COLUMNS and kind not in STAGES:
         return None
     body = _body(model)
+    if kind in COLUMNS and isinstance(model, BackboneMixin):
+        raise ValueError(
+            f"adapt_: got a {type(model).__name__}, whose feature maps are outputs of layers by their number, which "
+            "changes when layers are skipped and taken out; adapt a model that returns its last layer, or a backbone "
+            "with stages, such as ResNetBackbone"
+        )
     if kind in COLUMNS:
         path = body + COLUMNS[kind]
         stages: tuple[Stage, ...] = (read_stage(model, path, read_blocks(model, path), channel_dim=-1),)
@@ -58,6 +77,12 @@ def read(model: nn.Module) -> Anatomy | None:
         num_classes=num_classes,
         columnar=kind in COLUMNS,
     )
+
+
+def answers_by(model: nn.Module) -> str:
+    """Return for what the head of a model answers, see `Anatomy`, by the name of its class; empty = unknown."""
+    names = [base.__name__ for base in type(model).__mro__]
+    return next((what for end, what in HEADS.items() if any(name.endswith(end) for name in names)), "")
 
 
 def predicts_next_token(model: nn.Module) -> bool:

@@ -11,20 +11,9 @@ from torch import Tensor, nn
 
 from pliant.core.anatomy import Block, Stage
 from pliant.core.surgery import identity_for, remove_child, replace, shared_copy
-from pliant.readers.tracing import arguments_of, tensors_in
+from pliant.readers.tracing import fresh_arguments, tensors_in
 
 __all__ = ["tried"]
-
-
-class _Skipped(nn.Module):
-    """Stands for a block that is skipped, as the depth wing skips it."""
-
-    def __init__(self, outputs: int) -> None:
-        super().__init__()
-        self.more_outputs = (None,) * (outputs - 1)
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return (x, *self.more_outputs) if self.more_outputs else x
 
 
 def tried(model: nn.Module, stage: Stage, example: Any) -> Stage | None:
@@ -36,7 +25,7 @@ def tried(model: nn.Module, stage: Stage, example: Any) -> Stage | None:
     blocks = stage.blocks[1:]
     if not blocks:
         return stage
-    skipped = _without(model, blocks, example, lambda copy, block: replace(copy, block.path, _Skipped(block.outputs)))
+    skipped = _without(model, blocks, example, _skip)
     if skipped is None:
         return None
     removed = _without(model, blocks, example, lambda copy, block: remove_child(copy, block.path))
@@ -47,6 +36,16 @@ def tried(model: nn.Module, stage: Stage, example: Any) -> Stage | None:
         kept = tuple(dataclasses.replace(block, keeps_place=True) for block in stage.blocks)
         return dataclasses.replace(stage, blocks=kept)
     return None
+
+
+def _skip(model: nn.Module, block: Block) -> None:
+    """Let a block be skipped as the depth axis skips it: it keeps its class and its hooks, which may note it."""
+    more_outputs = (None,) * (block.outputs - 1)
+
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return (x, *more_outputs) if more_outputs else x
+
+    model.get_submodule(block.path).forward = forward
 
 
 def _put_identity(model: nn.Module, block: Block) -> None:
@@ -60,7 +59,7 @@ def _without(
     copy = shared_copy(model)
     for block in reversed(blocks):
         take_out(copy, block)
-    args, kwargs = arguments_of(example)
+    args, kwargs = fresh_arguments(example)
     try:
         return tensors_in(copy(*args, **kwargs))
     except Exception:

@@ -28,8 +28,8 @@ def open_file(path: Path, threads: int | None) -> TorchSession:
     program = Runtime.get().load_program(path)
     forward = program.load_method("forward")
 
-    def call(inputs: torch.Tensor) -> torch.Tensor:
-        return forward.execute([inputs.contiguous()])[0].clone()  # the method's own memory
+    def call(*inputs: torch.Tensor) -> torch.Tensor:
+        return forward.execute([one.contiguous() for one in inputs])[0].clone()  # the method's own memory
 
     return TorchSession(call, _info(program), f"ExecuTorch {version('executorch')}")
 

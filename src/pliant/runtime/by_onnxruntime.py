@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 import onnxruntime
 
-from pliant.runtime.session import OUTPUT, said_by
+from pliant.runtime.session import OUTPUT, SWITCHES, said_by
 
 __all__ = ["open_file"]
 
@@ -29,7 +29,8 @@ class _Session:
         self.session = session
         self.info = said_by(session.get_modelmeta().custom_metadata_map)
         self.version = f"ONNX Runtime {onnxruntime.__version__}"
-        self._name = session.get_inputs()[0].name
+        self._names = [one.name for one in session.get_inputs() if one.name not in SWITCHES]
 
-    def run(self, inputs: numpy.ndarray, switch: Mapping[str, numpy.ndarray]) -> numpy.ndarray:
-        return self.session.run([OUTPUT], {self._name: inputs, **switch})[0]  # type: ignore[return-value]
+    def run(self, inputs: Sequence[numpy.ndarray], switch: Mapping[str, numpy.ndarray]) -> numpy.ndarray:
+        given = dict(zip(self._names, inputs, strict=True))
+        return self.session.run([OUTPUT], {**given, **switch})[0]  # type: ignore[return-value]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 import openvino  # type: ignore[import-not-found]
 
-from pliant.runtime.session import OUTPUT, Session, only, said_by, switch_of
+from pliant.runtime.session import OUTPUT, SWITCHES, Session, only, said_by, switch_of
 
 __all__ = ["open_file"]
 
@@ -52,17 +52,18 @@ class _Session:
         self.info = info
         self.version = f"OpenVINO {openvino.__version__.partition('-')[0]}"
         self._request = compiled.create_infer_request()
-        self._name = compiled.inputs[0].any_name
+        self._names = [one.any_name for one in compiled.inputs if one.any_name not in SWITCHES]
         *_, self._largest = [{}, *map(switch_of, self.info.get("subnets", ()))]
         self._most = 0  # inputs at once, so far
 
-    def run(self, inputs: numpy.ndarray, switch: Mapping[str, numpy.ndarray]) -> numpy.ndarray:
+    def run(self, inputs: Sequence[numpy.ndarray], switch: Mapping[str, numpy.ndarray]) -> numpy.ndarray:
+        given = dict(zip(self._names, inputs, strict=True))
         # Where memory has to grow, the first answer is wrong if a branch that needs more of it did not run before
         # (seen in 2026.4, of transformers): the largest sub-network goes first, and its answer is thrown away.
-        if self._largest and len(inputs) > self._most:
-            self._request.infer({self._name: inputs, **self._largest})
-        self._most = max(self._most, len(inputs))
-        return self._request.infer({self._name: inputs, **switch})[OUTPUT]
+        if self._largest and len(inputs[0]) > self._most:
+            self._request.infer({**given, **self._largest})
+        self._most = max(self._most, len(inputs[0]))
+        return self._request.infer({**given, **switch})[OUTPUT]
 
 
 class _Apart:
@@ -73,7 +74,7 @@ class _Apart:
         self.version = sessions[0][1].version
         self._sessions = {_key(switch): session for switch, session in sessions}
 
-    def run(self, inputs: numpy.ndarray, switch: Mapping[str, numpy.ndarray]) -> numpy.ndarray:
+    def run(self, inputs: Sequence[numpy.ndarray], switch: Mapping[str, numpy.ndarray]) -> numpy.ndarray:
         return self._sessions[_key(switch)].run(inputs, {})
 
 

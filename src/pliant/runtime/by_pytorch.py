@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,12 @@ def open_file(path: Path, threads: int | None) -> TorchSession:
 class TorchSession:
     """Something that maps tensors to tensors, given arrays."""
 
-    def __init__(self, call: Callable[[torch.Tensor], torch.Tensor], info: Mapping[str, Any], version: str) -> None:
+    def __init__(self, call: Callable[..., torch.Tensor], info: Mapping[str, Any], version: str) -> None:
         self.info = info
         self.version = version
         self._call = call
 
     @torch.inference_mode()
-    def run(self, inputs: numpy.ndarray, switch: Mapping[str, numpy.ndarray]) -> numpy.ndarray:
+    def run(self, inputs: Sequence[numpy.ndarray], switch: Mapping[str, numpy.ndarray]) -> numpy.ndarray:
         """Map inputs to logits; there is nothing to switch."""
-        return self._call(torch.from_numpy(inputs)).numpy()
+        return self._call(*map(torch.from_numpy, inputs)).numpy()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from pliant.policy.budget import Budget, choose
+from pliant.runtime.inputs import inputs_in
 from pliant.runtime.runtimes import runtime_of
 from pliant.runtime.session import SWITCHES, Session, check_name, only, switch_of
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     import numpy
 
 __all__ = ["ExportedFile", "load"]
+
+Arrays = Any
+"""A NumPy array, or of a file with several inputs a dictionary of such by name, or a sequence in its order."""
 
 
 def load(
@@ -49,7 +53,7 @@ def load(
     if subnets is not None and chosen.settles:
         options["subnets"] = subnets
     session = chosen.open(path, threads, **options)
-    if not {"image_size", "tokens"} & set(session.info):
+    if not inputs_in(session.info):
         raise ValueError(f"{path}: does not say what it takes (image_size); expected a file of pliant.export")
     if "policy" in session.info:
         raise ValueError(f"{path}: stops by a policy of its own, and holds no sub-networks to choose from")
@@ -62,28 +66,26 @@ class ExportedFile:
     Attributes:
         table: one row for each sub-network, smallest first: `subnet`, `gmacs`, `params_m`, and what was measured.
         subnets: the texts of those that were asked for; of a network that has none its name.
+        inputs: what it takes: name, shape and type of each input.
         info: what else the file says of itself: `image_size`, `class_names`, `mean`, `std`, `measured`, ...
         session: what the runtime made of the file.
     """
 
     def __init__(self, session: Session, subnets: Sequence[str] | None = None) -> None:
-        import numpy
-
         self.session = session
         self.info = {name: value for name, value in session.info.items() if name != "subnets"}
-        self._shape, dtype = _inputs(self.info)
-        self._dtype = numpy.dtype(dtype)
+        self.inputs = inputs_in(self.info)
         rows = only(session.info.get("subnets", [_only_row(self.info)]), subnets)
         self.table = [{key: value for key, value in row.items() if key not in SWITCHES} for row in rows]
         self._switches = {row["subnet"]: switch_of(row) for row in rows}
         self.subnets = tuple(self._switches)
 
-    def __call__(self, inputs: numpy.ndarray, subnet: str | None = None) -> numpy.ndarray:
+    def __call__(self, inputs: Arrays, subnet: str | None = None) -> numpy.ndarray:
         """Run one sub-network.
 
         Args:
-            inputs: float32 images `[batch, channels, size, size]`, normalised as in the training, or int64 tokens
-                `[batch, tokens]`.
+            inputs: float32 images `[batch, channels, height, width]`, normalised as in the training, int64 tokens
+                `[batch, tokens]`, or whatever else `inputs` says; of several a dictionary by name, or a sequence.
             subnet: its text; none = the largest.
 
         Returns:
@@ -94,34 +96,53 @@ class ExportedFile:
         """
         chosen = self.subnets[-1] if subnet is None else subnet
         check_name(chosen, self.subnets)
-        self.check(inputs)
-        return self.session.run(inputs, self._switches[chosen])
+        return self.session.run(self.check(inputs), self._switches[chosen])
 
-    def check(self, inputs: numpy.ndarray) -> None:
-        """Refuse inputs that the file does not take.
+    def check(self, inputs: Arrays) -> list[numpy.ndarray]:
+        """Refuse inputs that the file does not take, and return the others in its order.
 
         Raises:
-            ValueError: they have another type or shape, or are too many at once.
+            ValueError: they have another type or shape, or are too many at once, or some are missing.
         """
-        dtype, shape = getattr(inputs, "dtype", type(inputs).__name__), getattr(inputs, "shape", None)
-        if shape is None or dtype != self._dtype:
-            raise ValueError(f"inputs: got {dtype}, expected a NumPy array of {self._dtype}")
-        if len(shape) != len(self._shape) or any(
-            isinstance(wanted, int) and wanted != size for size, wanted in zip(shape, self._shape, strict=True)
-        ):
-            raise ValueError(f"inputs: got shape {_text(shape)}, expected {_text(self._shape)}")
+        arrays = self._in_order(inputs)
+        batch = self.info.get("batch", "batch")
+        for wanted, array in zip(self.inputs, arrays, strict=True):
+            name = "inputs" if len(arrays) == 1 else wanted.name
+            dtype, shape = getattr(array, "dtype", type(array).__name__), getattr(array, "shape", None)
+            if shape is None or dtype != wanted.dtype:
+                raise ValueError(f"{name}: got {dtype}, expected a NumPy array of {wanted.dtype}")
+            expected = wanted.shape_of(batch)
+            if len(shape) != len(expected) or any(
+                isinstance(length, int) and length != size for size, length in zip(shape, expected, strict=True)
+            ):
+                raise ValueError(f"{name}: got shape {_text(shape)}, expected {_text(expected)}")
+            batch = shape[0] if wanted.batched else batch
         most = self.info.get("most")
-        if most is not None and shape[0] > most:
-            raise ValueError(f"inputs: got {shape[0]} at once, and the file takes {most} at most; split them")
+        if most is not None and batch > most:
+            raise ValueError(f"inputs: got {batch} at once, and the file takes {most} at most; split them")
+        return arrays
 
-    def example(self, batch_size: int = 1) -> numpy.ndarray:
-        """Return `batch_size` inputs of the type and shape that the file takes: random numbers, always the same."""
+    def _in_order(self, inputs: Arrays) -> list[numpy.ndarray]:
+        names = [wanted.name for wanted in self.inputs]
+        if isinstance(inputs, Mapping):
+            if set(inputs) != set(names):
+                raise ValueError(f"inputs: got {', '.join(map(str, inputs))}, expected {', '.join(names)}")
+            return [inputs[name] for name in names]
+        arrays = [*inputs] if isinstance(inputs, tuple | list) else [inputs]
+        if len(arrays) != len(names):
+            raise ValueError(f"inputs: got {len(arrays)}, expected {len(names)}: {', '.join(names)}")
+        return arrays
+
+    def example(self, batch_size: int = 1) -> Any:
+        """Return `batch_size` inputs of the type and shape that the file takes: random numbers, always the same.
+
+        Several inputs are a dictionary by name.
+        """
         import numpy
 
-        numbers, shape = numpy.random.default_rng(0), (batch_size, *self._shape[1:])
-        if "tokens" in self.info:
-            return numbers.integers(self.info["vocabulary"], size=shape)
-        return numbers.standard_normal(shape, numpy.float32)
+        numbers = numpy.random.default_rng(0)
+        made = {wanted.name: wanted.random(numbers, batch_size) for wanted in self.inputs}
+        return made if len(made) > 1 else next(iter(made.values()))
 
     def pick(self, **budget: Unpack[Budget]) -> dict[str, Any]:
         """Return the row of the best sub-network for a budget, as `Table.pick` does; its `subnet` is what to call with.
@@ -130,14 +151,6 @@ class ExportedFile:
             BudgetError: (a ValueError) the budget makes no sense, was not measured, or no sub-network meets it.
         """
         return dict(choose(self.table, **budget))
-
-
-def _inputs(info: Mapping[str, Any]) -> tuple[tuple[Any, ...], str]:
-    """Return shape and type of what a file takes; a batch of any size is a name."""
-    batch = info.get("batch", "batch")
-    if "tokens" in info:
-        return (batch, info["tokens"]), "int64"
-    return (batch, info["channels"], info["image_size"], info["image_size"]), "float32"
 
 
 def _only_row(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,8 +32,8 @@ class Session(Protocol):
     info: Mapping[str, Any]
     version: str
 
-    def run(self, inputs: numpy.ndarray, switch: Mapping[str, numpy.ndarray]) -> numpy.ndarray:
-        """Map inputs `[batch, ...]`, and what chooses the sub-network, to logits `[batch, classes]`."""
+    def run(self, inputs: Sequence[numpy.ndarray], switch: Mapping[str, numpy.ndarray]) -> numpy.ndarray:
+        """Map inputs, in the order of the file, and what chooses the sub-network, to logits `[batch, classes]`."""
         ...
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pliant.core.anatomy import Anatomy
-from pliant.core.inputs import input_spec
+from pliant.core.inputs import InputSpec, run_on
 from pliant.readers.channels.labels import Dimension, Reason, Shape, fix, fresh
 from pliant.readers.channels.operation import Operation
 from pliant.readers.channels.operators import dimensions_of_outputs
@@ -45,13 +45,13 @@ class Followed:
         return self.shapes[id(tensor)]
 
 
-def example_of(network: nn.Module, size: int) -> Tensor:
+def example_of(network: nn.Module, inputs: InputSpec) -> Any:
     """Return what a network on the meta device takes, two of it."""
     dtype = next((tensor.dtype for tensor in network.parameters() if tensor.is_floating_point()), torch.float32)
-    return input_spec(network, size).empty(BATCH, device="meta", dtype=dtype)
+    return inputs.empty(BATCH, device="meta", dtype=dtype)
 
 
-def run(network: nn.Module, example: Tensor, running: Running) -> list[Tensor]:
+def run(network: nn.Module, example: Any, running: Running) -> list[Tensor]:
     """Run a network in whose `running` block this is; return the tensors in what it returns.
 
     Raises:
@@ -59,7 +59,7 @@ def run(network: nn.Module, example: Tensor, running: Running) -> list[Tensor]:
     """
     try:
         with torch.no_grad():
-            return tensors_in(network(example))
+            return tensors_in(run_on(network, example))
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         raise ValueError(f"{running.layer} fails with {type(error).__name__}: {first}") from error
@@ -147,7 +147,7 @@ class _Following(TorchDispatchMode):
         return result
 
 
-def follow(network: nn.Module, anatomy: Anatomy, size: int) -> Followed:
+def follow(network: nn.Module, anatomy: Anatomy, inputs: InputSpec) -> Followed:
     """Run a network from `without_values` and follow its channels.
 
     Raises:
@@ -159,8 +159,9 @@ def follow(network: nn.Module, anatomy: Anatomy, size: int) -> Followed:
     followed.streams = [None] * len(anatomy.stages)
     with layers_running(network) as running:
         following = _Following(followed, running)
-        example = example_of(network, size)
-        following.note(example, fresh(example.shape, Reason("they are the network's input")))
+        example = example_of(network, inputs)
+        for tensor in tensors_in(example):
+            following.note(tensor, fresh(tensor.shape, Reason("they are the network's input")))
         with _watched(network, anatomy, followed, following), following:
             outputs = run(network, example, running)
         reason = Reason("they are the network's output")

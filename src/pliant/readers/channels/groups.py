@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pliant.core.anatomy import Anatomy, ChannelGroup, Cut
+from pliant.core.inputs import InputSpec, input_spec
 from pliant.core.weightless import without_values
 from pliant.readers.channels.following import Followed, example_of, follow, layers_running, run
 from pliant.readers.channels.labels import Dimension, Label, Reason, Shape, fix, leaves, product, unite
@@ -16,7 +17,7 @@ from pliant.readers.channels.numbers import agreements_of, numbers_of
 __all__ = ["channel_groups"]
 
 
-def channel_groups(model: nn.Module, anatomy: Anatomy, size: int) -> tuple[ChannelGroup, ...]:
+def channel_groups(model: nn.Module, anatomy: Anatomy, inputs: int | InputSpec) -> tuple[ChannelGroup, ...]:
     """Return the groups of channels that can be cut, in order of execution; each is cut as a whole.
 
     A copy of the network runs once without values, and every operator says what becomes of the channels that go into
@@ -26,15 +27,16 @@ def channel_groups(model: nn.Module, anatomy: Anatomy, size: int) -> tuple[Chann
     Args:
         model: a network that is not adapted.
         anatomy: what a reader found in it.
-        size: height and width of its images in pixels, or its number of tokens.
+        inputs: what it takes; or height and width of square images in pixels, or the number of tokens.
 
     Raises:
         ValueError: the channels that a stage ends in cannot be cut, and why; or the network does not run without
             values, or does not run with fewer channels.
     """
+    inputs = input_spec(model, inputs) if isinstance(inputs, int) else inputs
     network = without_values(model)
     try:
-        followed = follow(network, anatomy, size)
+        followed = follow(network, anatomy, inputs)
     except ValueError as error:
         raise ValueError(f"{anatomy.family}: its channels cannot be followed: {error}") from error
     _agree(network, followed)
@@ -42,7 +44,7 @@ def channel_groups(model: nn.Module, anatomy: Anatomy, size: int) -> tuple[Chann
     _keep_one_label(places.values())
     groups = _groups(anatomy, followed, places)
     _refuse_stuck(anatomy, followed, groups)
-    _try(network, anatomy, size, [group for _, group in groups])
+    _try(network, anatomy, inputs, [group for _, group in groups])
     return tuple(group for _, group in groups)
 
 
@@ -160,12 +162,12 @@ def _names(followed: Followed, dimensions: Iterable[Dimension]) -> list[str]:
     return names[:2]
 
 
-def _try(network: nn.Module, anatomy: Anatomy, size: int, groups: list[ChannelGroup]) -> None:
+def _try(network: nn.Module, anatomy: Anatomy, inputs: InputSpec, groups: list[ChannelGroup]) -> None:
     """Cut the copy and run it: a network may count its channels in ways that nobody wrote down.
 
     Neighbouring groups are cut differently, so that what must agree shows.
     """
-    example = example_of(network, size)
+    example = example_of(network, inputs)
     with layers_running(network) as running:
         before = [tensor.shape for tensor in run(network, example, running)]
         for number, group in enumerate(groups):
