@@ -129,8 +129,9 @@ class AdaptiveModule(nn.Module):
             switch = copy.deepcopy(adaptation.switch, {id(old): self})
             vars(self)["_pliant_adaptation"] = dataclasses.replace(adaptation, switch=switch)
         switch = self._pliant_adaptation.switch
+        before = switch.copied_from and switch.copied_from()
         for part in parts:
-            vars(part).update({name: switch for name, value in vars(part).items() if isinstance(value, Switch)})
+            vars(part).update({name: switch for name, value in vars(part).items() if value is before is not None})
 
     def train(self, mode: bool = True) -> Self:
         """Do as `torch.nn.Module.train`.

@@ -40,6 +40,7 @@ class Switch:
         """Know the sub-networks of `space`; `chained` exits need the answers of those before them."""
         self.space = space
         self.root: weakref.ref[nn.Module] | None = None
+        self.copied_from: weakref.ref[Switch] | None = None
         self.seen: Any = None  # what `core.belonging.look` saw when the parts of the model were last compared
         self.was_reset: nn.Module | None = None  # a batch norm that the super-net does not run; see `core.statistics`
         self.exit_pass: ExitPass | None = None
@@ -63,7 +64,7 @@ class Switch:
         if root is None or id(root) not in memo:
             return self
         switch = memo[id(self)] = Switch(self.space, chained=self._chained)
-        switch.root = weakref.ref(memo[id(root)])
+        switch.root, switch.copied_from = weakref.ref(memo[id(root)]), weakref.ref(self)
         return switch
 
     def __reduce__(self) -> tuple[Any, ...]:
