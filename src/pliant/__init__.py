@@ -104,6 +104,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
+    elif name == "plans":  # a module, named by messages
+        value = import_module("pliant.plans")
     elif name == "__version__":
         value = _version()
     else:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from pliant.core.anatomy import Anatomy
 from pliant.core.belonging import is_unchanged, look, refuse_moved, refuse_strangers
@@ -180,6 +180,11 @@ class AdaptiveModule(nn.Module):
                 raise ValueError(reason)
         else:
             self._look_again("forward")
+        if not isinstance(exits, bool) and isinstance(exits, fx.Proxy):
+            raise ValueError(
+                f"torch.fx cannot trace this {type(self).__name__}, whose sub-network is an argument; trace what "
+                "pliant.extract(model, subnet) gives"
+            )
         resets = subnet is None and self._pliant_adaptation.switch.was_reset is not None
         fills = resets and self._fills_statistics(*args, **kwargs)
         recorded: list[Tensor] | None = [] if features else None

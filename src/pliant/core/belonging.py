@@ -53,8 +53,15 @@ def is_unchanged(seen: Seen) -> bool:
 
 def followers_of(model: nn.Module) -> dict[str, frozenset[str]]:
     """Return the path of every module below `model` that was adapted, with the names of what was mixed into it."""
-    found = ((path, mixins_of(module)) for path, module in model.named_modules() if path)
-    return {path: names for path, names in found if names}
+    found = ((path, _marks_of(module)) for path, module in model.named_modules() if path)
+    return {path: marks for path, marks in found if marks}
+
+
+def _marks_of(module: nn.Module) -> frozenset[str]:
+    """Return what was mixed into a module, and for which place in the model."""
+    state = vars(module)
+    places = (f"{name}={state[name]}" for name in ("_pliant_stage", "_pliant_number") if name in state)
+    return mixins_of(module) | frozenset(places)
 
 
 def refuse_strangers(model: nn.Module, followers: Mapping[str, frozenset[str]], switch: Switch, caller: str) -> None:
@@ -73,11 +80,13 @@ def refuse_strangers(model: nn.Module, followers: Mapping[str, frozenset[str]], 
     """
     for path, mixins in followers.items():
         parts = list(_parts_at(model, path))
-        part = next((part for part in parts if mixins <= mixins_of(part)), None)
+        part = next((part for part in parts if mixins <= _marks_of(part)), None)
         if part is None:
             what = f"replaced after pliant.adapt_ by a {type(parts[0]).__name__}" if parts else "removed after adapt_"
+            adapted = parts and mixins_of(parts[0])
             raise ValueError(
-                f"{caller}: module {path!r} was {what}, which follows no sub-network; convert or replace modules "
+                f"{caller}: module {path!r} was {what}, which follows "
+                f"{'the sub-network as in another place' if adapted else 'no sub-network'}; convert or replace modules "
                 "first, then adapt the model"
             )
         if part is not parts[0] and SLICED in mixins and not _parameters(parts[0]) <= _parameters(part):
@@ -110,7 +119,7 @@ def refuse_moved(model: nn.Module, followers: Mapping[str, frozenset[str]], call
     for path, mixins in followers.items():
         prefix, _ = _reached(model, path)
         part = model.get_submodule(prefix)
-        if prefix != path or not mixins <= mixins_of(part):
+        if prefix != path or not mixins <= _marks_of(part):
             raise ValueError(
                 f"{caller}: module {path!r} is inside of a {type(part).__name__} at {prefix!r} now; take the wrapper "
                 "off first (peft: merge_and_unload), and put it around what comes back"

@@ -351,6 +351,12 @@ def refuse_unfit(root: nn.Module, changed: Mapping[str, Collection[str]], reserv
             raise ValueError(
                 f"adapt_: {_where(module, path)}, has {taken!r} already, a name that pliant adds; rename it"
             )
+        computed = next((name for name, value in vars(module).items() if isinstance(value, Tensor)), None)
+        if computed is not None:
+            raise ValueError(
+                f"adapt_: the {computed} of {_where(module, path)}, is computed by a hook, as by pruning or the old "
+                "weight_norm; make it permanent first (torch.nn.utils.prune.remove, remove_weight_norm)"
+            )
         if parametrize.is_parametrized(module):
             raise ValueError(
                 f"{path or type(root).__name__!r} is parametrized, and removing that later would undo the adaptation; "

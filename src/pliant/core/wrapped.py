@@ -41,4 +41,6 @@ def _name_within(model: nn.Module) -> str | None:
     """Under which name `model` holds the network that it wraps; none for a network itself."""
     if isinstance(model, DataParallel | DistributedDataParallel | AveragedModel):
         return "module"
+    if type(model).__name__ == "FullyShardedDataParallel":  # the first FSDP, whose package takes long to import
+        return "_fsdp_wrapped_module"
     return _COMPILED_FROM if isinstance(model._modules.get(_COMPILED_FROM), nn.Module) else None

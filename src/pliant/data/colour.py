@@ -27,9 +27,10 @@ WHITES: Mapping[str, tuple[int, ...]] = {"I": (255, 65535, 2**31 - 1, 2**32 - 1)
 
 KINDS: Mapping[str, str] = {"I": "32-bit or signed integer", "F": "float"}
 
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR, SAMPLE_FORMAT = 258, 262, 284, 339
 """Tags of TIFF."""
 WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1
+CHUNKY = 1
 UNSIGNED, SIGNED = 1, 2
 
 
@@ -43,6 +44,8 @@ def to_rgb(image: Image, whites: Mapping[str, float]) -> Image:
     Raises:
         ValueError: the values have no certain meaning, or lie outside of 0 to white.
     """
+    if _tag(image, PLANAR, CHUNKY) != CHUNKY and _tag(image, BITS_PER_SAMPLE, 8) > 8:
+        raise ValueError("planes of more than 8 bits are not supported")
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image

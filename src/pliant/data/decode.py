@@ -48,7 +48,8 @@ def _opened(path: Path) -> Iterator[Image]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        # Not by its path: Pillow would map the file with the size of the turned picture, where a TIFF is turned.
+        with path.open("rb") as file, Image.open(file) as image:
             yield image
     except UnidentifiedImageError:
         reason = "it is not an image, is damaged, or is of a kind that Pillow cannot read"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,15 +152,33 @@ def _list_part(part: Path, class_names: Sequence[str], skipped: list[Skipped]) -
 def _list_images(part: Path, class_names: Sequence[str], skipped: list[Skipped]) -> dict[str, list[Path]]:
     """Return the images in each class folder and below it."""
     images: dict[str, list[Path]] = {name: [] for name in class_names}
-    for directory, _, names in os.walk(part, followlinks=True):
+    for directory, names in _walk(part):
         folders = Path(directory).relative_to(part).parts
         for name in names:
             path, reason = Path(directory, name), _why_skipped(folders, name)
+            if not reason and path.exists() and not path.is_file():
+                reason = "no regular file"
             if reason:
                 skipped.append(Skipped(path, reason))
             else:
                 images[folders[0]].append(path)
     return images
+
+
+def _walk(part: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder in `part` with the names of its files; links are followed, but not back up.
+
+    Raises:
+        ValueError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+    for directory, folders, names in os.walk(part, followlinks=True, onerror=refuse):
+        above = {os.path.realpath(parent) for parent in (Path(directory), *Path(directory).parents)}
+        folders[:] = [name for name in folders if os.path.realpath(Path(directory, name)) not in above]
+        yield directory, names
 
 
 def _why_skipped(folders: tuple[str, ...], name: str) -> str:

@@ -10,7 +10,7 @@ from torch import nn
 from pliant.core.anatomy import Anatomy, stated_anatomy
 from pliant.readers.channels import channel_groups
 
-__all__ = ["channel_groups", "predicts_next_token", "read", "settle_"]
+__all__ = ["channel_groups", "read", "settle_", "stated_task"]
 
 SUPPORTED = (
     "ResNets, MobileNets, EfficientNets, RegNets, ConvNeXts, MaxViTs, ViTs and Swins of torchvision, timm and "
@@ -74,13 +74,17 @@ def settle_(model: nn.Module, anatomy: Anatomy) -> None:
         transformers.settle_(model, anatomy)
 
 
-def predicts_next_token(model: nn.Module) -> bool:
-    """Whether a model is a language model whose labels are its own tokens, by its library."""
+def stated_task(model: nn.Module) -> str | None:
+    """Return the task of `pliant.Objective` that a model's own configuration states; none = it states none.
+
+    Raises:
+        ValueError: it states one that is no classification.
+    """
     if "transformers" not in _libraries(model):
-        return False
+        return None
     from pliant.readers import transformers
 
-    return transformers.predicts_next_token(model)
+    return transformers.stated_task(model)
 
 
 def _libraries(model: nn.Module) -> set[str]:

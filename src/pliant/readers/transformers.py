@@ -17,7 +17,7 @@ from pliant.core.anatomy import Anatomy, Stage
 from pliant.core.weights import shapes
 from pliant.readers.parts import child_paths, find_norms, read_blocks, read_stage
 
-__all__ = ["COLUMNS", "STAGES", "answers_by", "predicts_next_token", "read", "settle_"]
+__all__ = ["COLUMNS", "STAGES", "answers_by", "read", "settle_", "stated_task"]
 
 # Model type -> path of the list of blocks in the model without its head.
 COLUMNS = {
@@ -85,10 +85,19 @@ def answers_by(model: nn.Module) -> str:
     return next((what for end, what in HEADS.items() if any(name.endswith(end) for name in names)), "")
 
 
-def predicts_next_token(model: nn.Module) -> bool:
-    """Whether transformers shifts the labels of a model: they are its tokens, and every position predicts the next."""
+def stated_task(model: nn.Module) -> str | None:
+    """Return the task that transformers computes the loss of a model by; see `pliant.readers.stated_task`."""
     causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    return any(base.__name__ in causal for base in type(model).__mro__)
+    if any(base.__name__ in causal for base in type(model).__mro__):
+        return "causal-lm"  # the labels are the tokens, and every position predicts the next
+    config = getattr(model, "config", None)
+    problem = getattr(config, "problem_type", None)
+    if problem == "regression" or (problem is None and getattr(config, "num_labels", 2) == 1):
+        raise ValueError(
+            f"task: this {type(model).__name__} is for regression, by its config (problem_type={problem!r}, num_labels="
+            f"{config.num_labels}), which Objective does not train; for yes or no by one logit, give task='binary'"
+        )
+    return "multilabel" if problem == "multi_label_classification" else None
 
 
 def _body(model: PreTrainedModel) -> str:

@@ -30,6 +30,8 @@ def labels_of(y: Any) -> Tensor:
     """
     if not isinstance(y, Tensor):
         raise ValueError(f"y: got a {type(y).__name__}, expected labels as one tensor")
+    if y.is_meta:
+        raise ValueError("y: got labels on the meta device, which have no values")
     if y.dtype is torch.bool or y.is_complex():
         raise ValueError(f"y: got labels of {y.dtype}, expected class numbers (y.long()) or probabilities (y.float())")
     return y if y.is_floating_point() else y.long()
@@ -46,6 +48,8 @@ def fit(loss: Loss, logits: Tensor, y: Tensor) -> Loss:
     Raises:
         ValueError: the labels do not fit the logits or the task, or fit in two ways; names both shapes.
     """
+    if not logits.dim():
+        raise ValueError("x: the network gives one number for the whole batch, expected logits for each input")
     if loss.task == "causal-lm":
         fitted = _next_tokens(loss, logits, y)
     elif y.shape == logits.shape:
@@ -112,7 +116,9 @@ def _class_numbers(loss: Loss, logits: Tensor, y: Tensor) -> Loss:
 
 def _of_same_shape(loss: Loss, logits: Tensor, y: Tensor) -> Loss:
     """Fit labels that say something of every logit."""
-    one_logit = logits.dim() == 1 or logits.shape[1 if loss.class_dim is None else _absolute(loss, logits)] == 1
+    last = logits.dim() - 1 if logits.dim() == 3 else 1  # of texts, one logit a token: [batch, tokens, 1]
+    dims = (1, last) if loss.class_dim is None else (_absolute(loss, logits),)
+    one_logit = logits.dim() == 1 or any(logits.shape[dim] == 1 for dim in dims)
     if loss.task == "binary" or (one_logit and loss.task != "multiclass"):
         return _decided(loss, task="binary")
     if not y.is_floating_point() and loss.task != "multilabel":

@@ -12,7 +12,7 @@ from pliant.core.adaptive import AdaptiveModule, refuse_replaced
 from pliant.core.plan import Plan, Term
 from pliant.core.subnet import SubNetSpace
 from pliant.plans import plan_for
-from pliant.readers import predicts_next_token
+from pliant.readers import stated_task
 from pliant.train.draws import Draws
 from pliant.train.fitting import check_values, fit, labels_of
 from pliant.train.idle import with_idle_parameters
@@ -79,6 +79,13 @@ class Objective(nn.Module):
         teacher: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        for name, network in (("model", model), ("teacher", teacher)):
+            if not isinstance(network, nn.Module) and (name == "model" or network is not None):
+                raise ValueError(f"Objective: {name}: got a {type(network).__name__}, expected a network")
+        if teacher is not None and _uncompiled(teacher) is _uncompiled(model):
+            raise ValueError(
+                "Objective: teacher: got the model itself, which teaches where there is none; leave it out"
+            )
         self.model = model
         adapted = _adapted(model)
         if adapted is not None:
@@ -89,6 +96,10 @@ class Objective(nn.Module):
             _check_stages(plan, len(adapted.anatomy.stages))
         else:
             plan = _of_plain_network(plan, type(model).__name__)
+            if teacher is not None:
+                raise ValueError(
+                    f"Objective: teacher: plan {plan.name!r} of a plain network has no term with a teacher"
+                )
         self.plan = plan
         self._space = adapted.space if adapted is not None else None
         self._draws = _draws(plan, self._space) if plan.random and self._space is not None else None
@@ -96,7 +107,7 @@ class Objective(nn.Module):
         self._fixed = None if plan.random else self._step(plan)
         self._missed: Missed | None = None
         self._loss = Loss(
-            task="causal-lm" if task is None and predicts_next_token(_uncompiled(model)) else task,
+            task=stated_task(_uncompiled(model)) if task is None else task,  # type: ignore[arg-type]
             class_dim=class_dim,
             class_weights=class_weights.tolist() if isinstance(class_weights, Tensor) else class_weights,  # type: ignore[arg-type]
             ignore_index=ignore_index,

@@ -195,7 +195,7 @@ class Sliced(nn.Module):
         )
 
     def _leading_part(self, name: str, whole: Any, widths: Widths) -> Any:
-        for part in self._pliant_parts[name]:
+        for part in self._pliant_parts[name] if whole is not None else ():  # a bias may be taken away
             whole = part.of(whole, widths)
         return whole
 
@@ -233,11 +233,21 @@ class Sliced(nn.Module):
 @cache
 def _mixin(tensors: tuple[str, ...], numbers: tuple[str, ...]) -> type[Sliced]:
     """Return `Sliced` with one property for each name. Properties come before what an instance holds."""
-    properties = {name: property(_tensor_getter(name)) for name in tensors}
-    properties |= {name: property(_number_getter(name)) for name in numbers}
+    properties = {name: property(_tensor_getter(name), _setter(name)) for name in tensors}
+    properties |= {name: property(_number_getter(name), _setter(name)) for name in numbers}
     # What `pickle` makes it again with.
     made_by = {"_pliant_made_by": (_mixin, (tensors, numbers))}
     return type("Sliced", (Sliced,), {"__module__": __name__, "__annotations__": {}, **made_by, **properties})
+
+
+def _setter(name: str) -> Callable[[Any, Any], None]:
+    def refuse(module: Any, value: Any) -> None:
+        raise ValueError(
+            f"the {name} of a {type(module).__name__} changes with the width, and cannot be set; pliant.extract a "
+            "sub-network, and set that of it"
+        )
+
+    return refuse
 
 
 def _tensor_getter(name: str) -> Callable[[Any], Any]:
