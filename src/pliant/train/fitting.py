@@ -30,8 +30,6 @@ def labels_of(y: Any) -> Tensor:
     """
     if not isinstance(y, Tensor):
         raise ValueError(f"y: got a {type(y).__name__}, expected labels as one tensor")
-    if y.is_meta:
-        raise ValueError("y: got labels on the meta device, which have no values")
     if y.dtype is torch.bool or y.is_complex():
         raise ValueError(f"y: got labels of {y.dtype}, expected class numbers (y.long()) or probabilities (y.float())")
     return y if y.is_floating_point() else y.long()

@@ -83,9 +83,7 @@ class Objective(nn.Module):
             if not isinstance(network, nn.Module) and (name == "model" or network is not None):
                 raise ValueError(f"Objective: {name}: got a {type(network).__name__}, expected a network")
         if teacher is not None and _uncompiled(teacher) is _uncompiled(model):
-            raise ValueError(
-                "Objective: teacher: got the model itself, which teaches where there is none; leave it out"
-            )
+            raise ValueError("Objective: teacher: got the model itself, expected another network or none")
         self.model = model
         adapted = _adapted(model)
         if adapted is not None:
@@ -97,9 +95,7 @@ class Objective(nn.Module):
         else:
             plan = _of_plain_network(plan, type(model).__name__)
             if teacher is not None:
-                raise ValueError(
-                    f"Objective: teacher: plan {plan.name!r} of a plain network has no term with a teacher"
-                )
+                raise ValueError(f"Objective: teacher: plan {plan.name!r} has no term with one")
         self.plan = plan
         self._space = adapted.space if adapted is not None else None
         self._draws = _draws(plan, self._space) if plan.random and self._space is not None else None

@@ -195,7 +195,9 @@ class Sliced(nn.Module):
         )
 
     def _leading_part(self, name: str, whole: Any, widths: Widths) -> Any:
-        for part in self._pliant_parts[name] if whole is not None else ():  # a bias may be taken away
+        if whole is None:  # a bias that was taken away
+            return None
+        for part in self._pliant_parts[name]:
             whole = part.of(whole, widths)
         return whole
 
