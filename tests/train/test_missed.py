@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ def test_an_optimizer_from_before_is_refused_and_one_from_after_is_not(axes, mak
     after, objective = OPTIMIZERS[make](list(model.parameters())), pliant.Objective(model)
     for _ in range(3):
         step(objective, after, joint=joint)
+    del after
     objective = pliant.Objective(model)
     with pytest.raises(ValueError, match=r"updates '[\w.]+' but not '[\w.]+\.(skip|exit|widths)\.[\w.]+'"):
         for _ in range(3):
@@ -70,3 +72,27 @@ def test_several_optimizers_are_no_matter():
     for _ in range(4):
         for optimizer in optimizers:
             step(objective, optimizer)
+
+
+def test_an_optimizer_that_steps_less_often_is_waited_for():
+    torch.manual_seed(0)
+    model: Any = pliant.adapt_(pliant.create_model("pliant:resnet20", num_classes=10), pliant.Depth())
+    added = [parameter for name, parameter in model.named_parameters() if ".skip." in name]
+    others = [parameter for name, parameter in model.named_parameters() if ".skip." not in name]
+    often, seldom = (torch.optim.SGD(parameters, lr=0.01) for parameters in (others, added))
+    objective = pliant.Objective(model)
+    for _ in range(5):
+        step(objective, often)
+    assert seldom.param_groups
+
+
+def test_a_copied_objective_watches_its_own_model():
+    torch.manual_seed(0)
+    model: Any = pliant.adapt_(pliant.create_model("pliant:resnet20", num_classes=10), pliant.Depth())
+    first = pliant.Objective(model)
+    step(first, torch.optim.SGD(model.parameters(), lr=0.01))
+    copied = copy.deepcopy(first)
+    old = torch.optim.SGD([p for name, p in copied.model.named_parameters() if ".skip." not in name], lr=0.01)
+    with pytest.raises(ValueError, match=r"not '[\w.]+\.skip\.[\w.]+'"):
+        for _ in range(4):
+            step(copied, old)

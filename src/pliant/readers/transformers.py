@@ -91,11 +91,11 @@ def stated_task(model: nn.Module) -> str | None:
     if any(base.__name__ in causal for base in type(model).__mro__):
         return "causal-lm"  # the labels are the tokens, and every position predicts the next
     config = getattr(model, "config", None)
-    problem = getattr(config, "problem_type", None)
-    if problem == "regression" or (problem is None and getattr(config, "num_labels", 2) == 1):
+    problem, num_labels = getattr(config, "problem_type", None), getattr(config, "num_labels", None)
+    if problem == "regression" or (problem is None and num_labels == 1):
         raise ValueError(
             f"task: this {type(model).__name__} is for regression, by its config (problem_type={problem!r}, num_labels="
-            f"{config.num_labels}), which Objective does not train; for yes or no by one logit, give task='binary'"
+            f"{num_labels}), which Objective does not train; for yes or no by one logit, give task='binary'"
         )
     return "multilabel" if problem == "multi_label_classification" else None
 

@@ -68,7 +68,8 @@ class Missed:
 
 def _waits(parameter: nn.Parameter) -> bool:
     """Whether an optimizer has a parameter that it did not update yet. Slow, and asked before an error only."""
-    optimizers = [one for one in gc.get_objects() if isinstance(one, Optimizer)]
+    gc.collect()
+    optimizers: list[Any] = [one for one in gc.get_objects() if issubclass(type(one), Optimizer)]
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     return any(one is parameter for group in groups for one in group["params"])
 
