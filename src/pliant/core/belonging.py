@@ -80,7 +80,7 @@ def refuse_strangers(model: nn.Module, followers: Mapping[str, frozenset[str]], 
     """
     for path, mixins in followers.items():
         parts = list(_parts_at(model, path))
-        part = next((part for part in parts if mixins <= _marks_of(part)), None)
+        part = next((part for part in parts if mixins == _marks_of(part)), None)
         if part is None:
             what = f"replaced after pliant.adapt_ by a {type(parts[0]).__name__}" if parts else "removed after adapt_"
             adapted = parts and mixins_of(parts[0])
@@ -119,7 +119,7 @@ def refuse_moved(model: nn.Module, followers: Mapping[str, frozenset[str]], call
     for path, mixins in followers.items():
         prefix, _ = _reached(model, path)
         part = model.get_submodule(prefix)
-        if prefix != path or not mixins <= _marks_of(part):
+        if prefix != path or mixins != _marks_of(part):
             raise ValueError(
                 f"{caller}: module {path!r} is inside of a {type(part).__name__} at {prefix!r} now; take the wrapper "
                 "off first (peft: merge_and_unload), and put it around what comes back"

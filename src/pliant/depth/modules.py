@@ -89,7 +89,8 @@ class SkipAwareNorm(nn.Module):
         skip = self.skip
         del self.skip
         LateReset.unmake_(skip)
-        move_hooks(self, skip)
+        if skips:
+            move_hooks(self, skip)
         demote(self, SkipAwareNorm)
         return skip if skips else self
 
