@@ -82,8 +82,6 @@ class Objective(nn.Module):
         for name, network in (("model", model), ("teacher", teacher)):
             if not isinstance(network, nn.Module) and (name == "model" or network is not None):
                 raise ValueError(f"Objective: {name}: got a {type(network).__name__}, expected a network")
-        if teacher is not None and _uncompiled(teacher) is _uncompiled(model):
-            raise ValueError("Objective: teacher: got the model itself, expected another network or none")
         self.model = model
         adapted = _adapted(model)
         if adapted is not None:
