@@ -407,12 +407,15 @@ def to_make_plain(model: nn.Module, caller: str) -> AdaptiveModule:
 
 def _refuse_other_classes(model: AdaptiveModule, caller: str) -> None:
     """Refuse a network whose classifier was replaced by one of other classes than its exits have."""
-    head = model.get_submodule(model.anatomy.head) if model.space.exit_stages else nn.Module()
+    if not model.space.exit_stages:
+        return
+    head = model.get_submodule(model.anatomy.head)
     ends = [layer.out_features for layer in head.modules() if isinstance(layer, nn.Linear) and not is_mixed(layer)]
-    own = num_classes_of(model) if model.space.exit_stages else None
-    own = own or (ends[-1] if ends else 0 if isinstance(head, nn.Identity) else None)
+    own = num_classes_of(model) or (ends[-1] if ends else 0 if isinstance(head, nn.Identity) else None)
+    if own is None:  # no linear layer, whose classes only its output tells
+        return
     for path, module in model.named_modules():
-        if own is None or "ExitPoint" not in mixins_of(module):
+        if "ExitPoint" not in mixins_of(module):
             continue
         # A layer that collaborates has others inside, of other sizes.
         layers = module.get_submodule("exit").named_modules()
